@@ -1,0 +1,2 @@
+//! The `uptally` program.
+fn main() {}
