@@ -3,6 +3,7 @@
 //! The modules in reading order; each uses its own layer and those above it in this list.
 
 // Layer 0 to 2: pure. No I/O, no clock, no tokio, no Postgres.
+pub mod rollup;
 pub mod schedule;
 pub mod store;
 pub mod time;

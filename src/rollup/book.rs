@@ -1,0 +1,219 @@
+//! The schedules in use, each once, with their openings resolved around the present.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::dirty::{Dirty, NewSchedule, OpenDay};
+use crate::schedule::{DEFAULT_ZONE, Grid, Openings, Schedule, WeeklyHours};
+use crate::time::{DAY_US, Span, Timestamp};
+use crate::window::WINDOW_REACH_US;
+
+/// How far ahead of the newest observation openings are resolved: so long they are not resolved again.
+const AHEAD_US: i64 = 9 * DAY_US;
+/// How long a stretch is resolved at once for rows from elsewhere in history.
+const HISTORY_US: i64 = 35 * DAY_US;
+
+/// Every distinct schedule under a number.
+#[derive(Debug, Default)]
+pub(super) struct ScheduleBook {
+    numbers: FxHashMap<Arc<Schedule>, u32>,
+    entries: Vec<Entry>,
+    resolved_around: Option<Timestamp>,
+    snapshot: Option<Arc<Vec<(Arc<Schedule>, Arc<Openings>)>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    schedule: Arc<Schedule>,
+    grid: Grid,
+    /// Stores that have this schedule.
+    stores: u32,
+    /// Openings around the newest observation, shared with snapshots.
+    current: Arc<Openings>,
+    /// Openings somewhere else in history: rows of a backfill come in long runs.
+    history: Openings,
+    /// Whether the ledger has it.
+    written: bool,
+    /// First cells of the first and the last day of opening time that the ledger has.
+    open_days: Option<(i32, i32)>,
+}
+
+impl Entry {
+    fn new(schedule: Arc<Schedule>, around: Option<Timestamp>, written: bool) -> Self {
+        let nothing = Span::new(Timestamp::MIN, Timestamp::MIN);
+        let current = Openings::new(&schedule, around.map_or(nothing, around_span));
+        Entry {
+            grid: schedule.zone().grid(),
+            history: Openings::new(&schedule, nothing),
+            current: Arc::new(current),
+            schedule,
+            stores: 0,
+            written,
+            open_days: None,
+        }
+    }
+}
+
+fn around_span(newest: Timestamp) -> Span {
+    Span::new(newest.plus(-WINDOW_REACH_US - 2 * DAY_US), newest.plus(AHEAD_US))
+}
+
+impl ScheduleBook {
+    /// The number of a schedule.
+    pub fn intern(&mut self, schedule: &Schedule) -> u32 {
+        if let Some(&number) = self.numbers.get(schedule) {
+            return number;
+        }
+        let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.put(number, schedule, false);
+        number
+    }
+
+    /// Takes over a schedule under the number it has in the ledger.
+    pub fn restore(&mut self, number: u32, schedule: &Schedule) {
+        let vacant = Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open());
+        while self.entries.len() < number as usize {
+            self.entries.push(Entry::new(Arc::new(vacant.clone()), None, true));
+        }
+        self.put(number, schedule, true);
+    }
+
+    fn put(&mut self, number: u32, schedule: &Schedule, written: bool) {
+        let schedule = Arc::new(schedule.clone());
+        self.numbers.insert(Arc::clone(&schedule), number);
+        let entry = Entry::new(schedule, self.resolved_around, written);
+        match self.entries.get_mut(number as usize) {
+            Some(slot) => *slot = entry,
+            None => self.entries.push(entry),
+        }
+        self.snapshot = None;
+    }
+
+    /// Takes over which days of opening time the ledger has.
+    pub fn restore_open_days(&mut self, number: u32, first: Timestamp, last: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            entry.open_days = Some((entry.grid.cell_of(first), entry.grid.cell_of(last)));
+        }
+    }
+
+    /// One more store has a schedule.
+    pub fn retain(&mut self, number: u32) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            entry.stores += 1;
+        }
+    }
+
+    /// One store less has a schedule.
+    pub fn release(&mut self, number: u32) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            entry.stores = entry.stores.saturating_sub(1);
+        }
+    }
+
+    pub fn schedule(&self, number: u32) -> Option<&Arc<Schedule>> {
+        self.entries.get(number as usize).map(|entry| &entry.schedule)
+    }
+
+    pub fn grid(&self, number: u32) -> Grid {
+        let default = || crate::schedule::Zone::of(DEFAULT_ZONE).grid();
+        self.entries
+            .get(number as usize)
+            .map_or_else(default, |entry| entry.grid)
+    }
+
+    /// Calls `each` with every cell that has opening time inside `span`, in order, and how much; a cell
+    /// that is open in several parts comes several times.
+    pub fn for_each_open(&mut self, number: u32, span: Span, mut each: impl FnMut(i32, i64)) {
+        let Some(entry) = self.entries.get_mut(number as usize) else {
+            return;
+        };
+        if span.is_empty() {
+            return;
+        }
+        if entry.schedule.hours().is_always_open() {
+            entry.grid.split(span, each);
+            return;
+        }
+        let openings = if entry.current.knows(span) {
+            &*entry.current
+        } else {
+            if !entry.history.knows(span) {
+                let covers = Span::new(span.start.plus(-DAY_US), span.end.max(span.start.plus(HISTORY_US)));
+                entry.history = Openings::new(&entry.schedule, covers);
+            }
+            &entry.history
+        };
+        for opening in openings.within(span) {
+            entry.grid.split(opening, &mut each);
+        }
+    }
+
+    /// Resolves every schedule around the newest observation, unless that is done already.
+    pub fn resolve_around(&mut self, newest: Timestamp) {
+        let needed = Span::new(newest.plus(-WINDOW_REACH_US - DAY_US), newest.plus(DAY_US));
+        let have = self.resolved_around.map(around_span);
+        if have.is_some_and(|have| have.start <= needed.start && needed.end <= have.end) {
+            return;
+        }
+        self.resolved_around = Some(newest);
+        for entry in &mut self.entries {
+            entry.current = Arc::new(Openings::new(&entry.schedule, around_span(newest)));
+        }
+        self.snapshot = None;
+    }
+
+    /// Schedules and their openings by number.
+    pub fn snapshot(&mut self) -> Arc<Vec<(Arc<Schedule>, Arc<Openings>)>> {
+        let entries = &self.entries;
+        Arc::clone(self.snapshot.get_or_insert_with(|| {
+            let pair = |entry: &Entry| (Arc::clone(&entry.schedule), Arc::clone(&entry.current));
+            Arc::new(entries.iter().map(pair).collect())
+        }))
+    }
+
+    /// Adds the schedules that the ledger does not have yet.
+    pub fn take_new(&mut self, dirty: &mut Dirty) {
+        for (number, entry) in (0..).zip(&mut self.entries) {
+            if !entry.written {
+                entry.written = true;
+                dirty.schedules.push(NewSchedule {
+                    number,
+                    schedule: Arc::clone(&entry.schedule),
+                });
+            }
+        }
+    }
+
+    /// Adds the days of opening time from `from` to the day of `to` that the ledger does not have yet,
+    /// of every schedule that a store has.
+    pub fn take_open_days(&mut self, from: Timestamp, to: Timestamp, dirty: &mut Dirty) {
+        for (number, entry) in (0..).zip(&mut self.entries) {
+            if entry.stores == 0 {
+                continue;
+            }
+            let grid = entry.grid;
+            let (first, last) = (grid.block_first(grid.cell_of(from)), grid.block_first(grid.cell_of(to)));
+            let step = i32::try_from(grid.cells_per_day()).unwrap_or(24);
+            let (have_first, have_last) = entry.open_days.unwrap_or((last + step, last));
+            let mut add = |day: i32| {
+                dirty.open_days.push(OpenDay {
+                    schedule: number,
+                    day_start: grid.cell_start(day),
+                    open_us: entry.schedule.open_by_cell(day),
+                });
+            };
+            let mut day = first;
+            while day < have_first.min(last + step) {
+                add(day);
+                day += step;
+            }
+            let mut day = have_last.max(first - step) + step;
+            while day <= last && entry.open_days.is_some() {
+                add(day);
+                day += step;
+            }
+            entry.open_days = Some((first.min(have_first), last.max(have_last)));
+        }
+    }
+}

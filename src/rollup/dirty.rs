@@ -1,0 +1,172 @@
+//! What changed since the last flush.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Observation, StoreNo};
+use crate::schedule::{Grid, Schedule};
+use crate::time::{Span, Timestamp};
+
+/// One flush: everything the ledger needs to bring its rows to this point.
+///
+/// Applied in the order of the fields, and every value is absolute: applying a flush twice changes
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// Schedules seen for the first time.
+    pub schedules: Vec<NewSchedule>,
+    /// Days of opening time.
+    pub open_days: Vec<OpenDay>,
+    /// Stores that no table knows any more; their cells go too.
+    pub removed: Vec<StoreNo>,
+    /// Stretches whose cells are to be deleted before `cells` are written.
+    pub cleared: Vec<ClearedStretch>,
+    /// Stores whose row changed.
+    pub stores: Vec<StoreRow>,
+    /// Cells that changed.
+    pub cells: Vec<CellChange>,
+    /// See [`super::Rollup::covers_from`].
+    pub covers_from: Option<Timestamp>,
+    /// See [`super::Rollup::covers_from`].
+    pub truncated: bool,
+    /// See [`super::Rollup::newest`].
+    pub newest: Option<Timestamp>,
+    marked: FxHashSet<StoreNo>,
+    changed: FxHashMap<(StoreNo, i32), u32>,
+}
+
+/// A schedule under the number that the ledger keeps it by.
+#[derive(Debug, Clone)]
+pub struct NewSchedule {
+    /// Its number.
+    pub number: u32,
+    /// The schedule.
+    pub schedule: Arc<Schedule>,
+}
+
+/// Opening time of one schedule for 24 hours.
+#[derive(Debug, Clone)]
+pub struct OpenDay {
+    /// Number of the schedule.
+    pub schedule: u32,
+    /// First instant of the first cell.
+    pub day_start: Timestamp,
+    /// Microseconds by cell; 24 or 48 of them.
+    pub open_us: Vec<i64>,
+}
+
+/// A stretch of a store's cells that loses its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClearedStretch {
+    /// The store.
+    pub store: StoreNo,
+    /// By start of the cell; None: all of them.
+    pub stretch: Option<Span>,
+}
+
+/// A store's row in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRow {
+    /// Its number.
+    pub store: StoreNo,
+    /// Its id.
+    pub id: String,
+    /// Number of its schedule.
+    pub schedule: u32,
+    /// Newest observation.
+    pub last: Option<Observation>,
+    /// End of the newest observation's cell.
+    pub settled_to: Option<Timestamp>,
+    /// First observation that is held because it is dated in the future.
+    pub held_from: Option<Timestamp>,
+}
+
+/// A cell's downtime; 0 deletes the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CellChange {
+    /// The store.
+    pub store: StoreNo,
+    /// First instant of the cell.
+    pub cell_start: Timestamp,
+    /// Microseconds of downtime.
+    pub down_us: u32,
+}
+
+impl Dirty {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.marked.is_empty()
+            && self.changed.is_empty()
+            && self.schedules.is_empty()
+            && self.open_days.is_empty()
+            && self.removed.is_empty()
+            && self.cleared.is_empty()
+            && self.stores.is_empty()
+            && self.cells.is_empty()
+    }
+
+    /// Rows that a flush would write: stores and cells.
+    pub fn rows(&self) -> usize {
+        self.marked.len() + self.changed.len() + self.stores.len() + self.cells.len()
+    }
+
+    pub(super) fn mark(&mut self, store: StoreNo) {
+        self.marked.insert(store);
+    }
+
+    pub(super) fn put(&mut self, store: StoreNo, cell: i32, down_us: u32) {
+        self.changed.insert((store, cell), down_us);
+    }
+
+    pub(super) fn clear(&mut self, store: StoreNo, cells: Range<i32>, stretch: Span) {
+        if cells.len() < self.changed.len() {
+            for cell in cells {
+                self.changed.remove(&(store, cell));
+            }
+        } else {
+            self.changed
+                .retain(|&(other, cell), _| other != store || !cells.contains(&cell));
+        }
+        self.cleared.push(ClearedStretch {
+            store,
+            stretch: Some(stretch),
+        });
+    }
+
+    pub(super) fn clear_all(&mut self, store: StoreNo) {
+        self.changed.retain(|&(other, _), _| other != store);
+        self.cleared.retain(|cleared| cleared.store != store);
+        self.cleared.push(ClearedStretch { store, stretch: None });
+    }
+
+    pub(super) fn remove(&mut self, store: StoreNo) {
+        self.clear_all(store);
+        self.marked.remove(&store);
+        self.removed.push(store);
+    }
+
+    /// Turns marks and cell numbers into rows. `row` gives a store's row and grid, None if it is gone.
+    pub(super) fn resolve(&mut self, row: impl Fn(StoreNo) -> Option<(StoreRow, Grid)>) {
+        self.stores = self.marked.drain().filter_map(|store| Some(row(store)?.0)).collect();
+        let mut changed: Vec<_> = self.changed.drain().collect();
+        // In key order the table's pages and its index are each touched once.
+        changed.sort_unstable_by_key(|&(key, _)| key);
+        let mut grid: Option<(StoreNo, Option<Grid>)> = None;
+        self.cells = changed
+            .into_iter()
+            .filter_map(|((store, cell), down_us)| {
+                if grid.is_none_or(|(of, _)| of != store) {
+                    grid = Some((store, row(store).map(|(_, grid)| grid)));
+                }
+                let cell_start = grid?.1?.cell_start(cell);
+                Some(CellChange {
+                    store,
+                    cell_start,
+                    down_us,
+                })
+            })
+            .collect();
+    }
+}

@@ -1,0 +1,91 @@
+//! Store ids as dense numbers, and their bytewise order.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+
+use super::StoreNo;
+
+/// Ids and numbers of all stores. Numbers are not used again while the process lives.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    numbers: DashMap<Arc<str>, StoreNo>,
+    names: Arc<Vec<Option<Arc<str>>>>,
+    /// Numbers in the bytewise order of their ids, but for those in `unsorted`.
+    sorted: Arc<Vec<StoreNo>>,
+    unsorted: Vec<StoreNo>,
+}
+
+/// Names by number, and the numbers in the order of the names.
+#[derive(Debug, Clone)]
+pub(super) struct IdSnapshot {
+    pub names: Arc<Vec<Option<Arc<str>>>>,
+    pub sorted: Arc<Vec<StoreNo>>,
+}
+
+impl Ids {
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub fn find(&self, id: &str) -> Option<StoreNo> {
+        self.numbers.get(id).map(|number| *number)
+    }
+
+    pub fn id(&self, store: StoreNo) -> Option<&str> {
+        self.names.get(store as usize)?.as_deref()
+    }
+
+    /// Gives a new id the next number.
+    pub fn add(&mut self, id: &str) -> StoreNo {
+        let store = StoreNo::try_from(self.names.len()).unwrap_or(StoreNo::MAX);
+        self.restore(store, id);
+        store
+    }
+
+    /// Gives a new id a number of the caller's.
+    pub fn restore(&mut self, store: StoreNo, id: &str) {
+        let name: Arc<str> = id.into();
+        let names = Arc::make_mut(&mut self.names);
+        if names.len() <= store as usize {
+            names.resize(store as usize + 1, None);
+        }
+        if let Some(slot) = names.get_mut(store as usize) {
+            *slot = Some(Arc::clone(&name));
+        }
+        self.numbers.insert(name, store);
+        self.unsorted.push(store);
+    }
+
+    pub fn remove(&mut self, store: StoreNo) {
+        let Some(slot) = Arc::make_mut(&mut self.names).get_mut(store as usize) else {
+            return;
+        };
+        if let Some(name) = slot.take() {
+            self.numbers.remove(&name);
+        }
+        Arc::make_mut(&mut self.sorted).retain(|&other| other != store);
+        self.unsorted.retain(|&other| other != store);
+    }
+
+    /// Sorts the new ids in and hands out the tables.
+    pub fn snapshot(&mut self) -> IdSnapshot {
+        if !self.unsorted.is_empty() {
+            let names = &self.names;
+            let name = |store: &StoreNo| {
+                names
+                    .get(*store as usize)
+                    .and_then(Option::as_deref)
+                    .unwrap_or_default()
+            };
+            let sorted = Arc::make_mut(&mut self.sorted);
+            sorted.append(&mut self.unsorted);
+            // The sort finds the sorted run at the front and merges the rest into it.
+            sorted.sort_by(|a, b| name(a).cmp(name(b)));
+        }
+        IdSnapshot {
+            names: Arc::clone(&self.names),
+            sorted: Arc::clone(&self.sorted),
+        }
+    }
+}

@@ -1,0 +1,599 @@
+//! The rollup: every store's downtime by cell, kept current as observations arrive in any order.
+//!
+//! Pure: rows go in, dirty cells come out; who reads and writes Postgres is elsewhere. One owner
+//! mutates it; readers hold a [`Snapshot`].
+//!
+//! What is kept of a store is its *timeline* (the newest observations) and the microseconds of downtime
+//! inside opening hours of every cell that has any. Uptime is not kept: it is opening time minus
+//! downtime, and opening time depends on the schedule alone. Cells after the last observation's are
+//! not kept either: the last status holds, so they follow from the schedule, and neither a silent store
+//! nor an hour boundary costs a write.
+//!
+//! Terms: a row is *late* when it lies before what memory knows of the store ([`Timeline`]); then the
+//! stretch it touches is read back from raw ([`ReadBack`], [`Rollup::splice`]).
+
+mod book;
+mod dirty;
+mod ids;
+mod snapshot;
+mod state;
+mod timeline;
+
+pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
+pub use snapshot::{Snapshot, StoreView, WindowPlan};
+pub use state::DownCell;
+pub use timeline::{RECENT_MAX, Timeline};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use self::book::ScheduleBook;
+use self::ids::Ids;
+use self::state::{Leaf, STORES_PER_LEAF, StoreState};
+use self::timeline::Observed;
+use crate::schedule::{DEFAULT_ZONE, Grid, Schedule, WeeklyHours};
+use crate::store::Status;
+use crate::time::{DAY_US, HOUR_US, Span, Timestamp};
+use crate::window::WINDOW_REACH_US;
+
+/// Dense number of a store: its place in every array here, and its key in `uptally.rollup_store`.
+pub type StoreNo = u32;
+
+/// How far ahead of now an observation may be dated and still count at once. Later ones are held until
+/// their time comes, so that a poller with a wrong clock cannot move the fleet into the future.
+pub const FUTURE_MAX_US: i64 = HOUR_US;
+
+/// How long before the newest observation cells stay in memory: the reach of a report's windows.
+pub const MEMORY_US: i64 = WINDOW_REACH_US + DAY_US;
+
+/// One row of the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Observation {
+    /// When the store was polled.
+    pub at: Timestamp,
+    /// What was found.
+    pub status: Status,
+}
+
+/// A stretch of one store's timeline that must be read from raw and given to [`Rollup::splice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBack {
+    /// The store.
+    pub store: StoreNo,
+    /// First instant that changed.
+    pub from: Timestamp,
+    /// Last instant that changed.
+    pub to: Timestamp,
+    /// Read from here; and the latest observation before it.
+    pub read_from: Timestamp,
+    /// Whether the whole rest of the timeline is needed: the stretch reaches what memory holds of it.
+    /// Otherwise the observations up to one hour past the first one after `to` are enough.
+    pub to_the_end: bool,
+}
+
+/// How the rollup bounds itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Cells older than this before the newest observation are neither made nor kept.
+    pub retention_us: i64,
+    /// Whether to collect what a flush to Postgres needs; off where nothing is flushed.
+    pub track_dirty: bool,
+    /// Keep cells in memory from this instant on, instead of [`MEMORY_US`] before the newest observation:
+    /// for a report as of an instant in the past.
+    pub keep_from: Option<Timestamp>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            retention_us: 400 * DAY_US,
+            track_dirty: true,
+            keep_from: None,
+        }
+    }
+}
+
+/// All stores' timelines and downtime.
+#[derive(Debug)]
+pub struct Rollup {
+    limits: Limits,
+    ids: Ids,
+    book: ScheduleBook,
+    leaves: Vec<Arc<Leaf>>,
+    /// Latest observation that is counted; `as_of=latest`.
+    newest: Option<Timestamp>,
+    /// First instant for which cells are made.
+    covers_from: Option<Timestamp>,
+    /// Whether cells before `covers_from` were dropped or never made because of retention.
+    truncated: bool,
+    /// First instant of which memory holds every store's cells. Never moves back.
+    memory_from: Timestamp,
+    /// Observations dated after `now + FUTURE_MAX_US`.
+    held: BTreeMap<(Timestamp, StoreNo), Status>,
+    now: Timestamp,
+    dirty: Dirty,
+}
+
+impl Rollup {
+    /// A rollup without stores, as of a wall-clock instant.
+    pub fn new(limits: Limits, now: Timestamp) -> Self {
+        Rollup {
+            limits,
+            ids: Ids::default(),
+            book: ScheduleBook::default(),
+            leaves: Vec::new(),
+            newest: None,
+            covers_from: None,
+            truncated: false,
+            memory_from: limits.keep_from.unwrap_or(Timestamp::MIN),
+            held: BTreeMap::new(),
+            now,
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// Number of stores.
+    pub fn stores(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Latest observation that is counted.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.newest
+    }
+
+    /// Observations that wait for their time to come.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// First instant for which cells are kept, and whether earlier ones were dropped.
+    pub fn covers_from(&self) -> (Option<Timestamp>, bool) {
+        (self.covers_from, self.truncated)
+    }
+
+    /// The earliest instant that a report may be as of: before it, windows would reach into what
+    /// retention dropped. Without observations every instant will do.
+    pub fn earliest_as_of(&self) -> Timestamp {
+        match self.covers_from {
+            None => Timestamp::MIN,
+            Some(from) if self.truncated => from.plus(WINDOW_REACH_US),
+            Some(from) => from,
+        }
+    }
+
+    /// The number of a store, if it is known.
+    pub fn find(&self, id: &str) -> Option<StoreNo> {
+        self.ids.find(id)
+    }
+
+    /// The id of a store.
+    pub fn id(&self, store: StoreNo) -> Option<&str> {
+        self.ids.id(store)
+    }
+
+    /// The number of a store; a new store is always open, in the default zone.
+    pub fn intern(&mut self, id: &str) -> StoreNo {
+        if let Some(store) = self.ids.find(id) {
+            return store;
+        }
+        let schedule = self
+            .book
+            .intern(&Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open()));
+        let store = self.ids.add(id);
+        self.place(store, StoreState::new(schedule));
+        self.book.retain(schedule);
+        self.mark(store);
+        store
+    }
+
+    /// Moves the wall clock. Observations whose time has come are applied; what they need read back is
+    /// returned. Time going backwards changes nothing.
+    pub fn set_now(&mut self, now: Timestamp) -> Vec<ReadBack> {
+        self.now = self.now.max(now);
+        let limit = self.future_limit();
+        let mut due = Vec::new();
+        while let Some(entry) = self.held.first_entry() {
+            let (at, store) = *entry.key();
+            if at >= limit {
+                break;
+            }
+            due.push((
+                store,
+                Observation {
+                    at,
+                    status: entry.remove(),
+                },
+            ));
+        }
+        self.apply(&mut due)
+    }
+
+    /// Applies rows in any order; sorts them by store and time first. Returns the stretches that must be
+    /// read back from raw, at most one per store.
+    pub fn apply(&mut self, rows: &mut [(StoreNo, Observation)]) -> Vec<ReadBack> {
+        rows.sort_unstable();
+        let mut late: Vec<(StoreNo, Timestamp, Timestamp)> = Vec::new();
+        for &(store, observation) in &*rows {
+            if !self.observe(store, observation) {
+                match late.last_mut() {
+                    Some((last, _, to)) if *last == store => *to = observation.at,
+                    _ => late.push((store, observation.at, observation.at)),
+                }
+            }
+        }
+        late.into_iter()
+            .filter_map(|(store, from, to)| self.read_back(store, from, to))
+            .collect()
+    }
+
+    /// What must be read to repair a stretch in which raw rows changed in a way that memory did not see.
+    /// None for an unknown store.
+    pub fn read_back(&self, store: StoreNo, from: Timestamp, to: Timestamp) -> Option<ReadBack> {
+        let state = self.state(store)?;
+        let grid = self.book.grid(state.schedule);
+        Some(ReadBack {
+            store,
+            from,
+            to,
+            read_from: grid.cell_start(grid.cell_of(from)),
+            to_the_end: state.timeline.reaches(to),
+        })
+    }
+
+    /// Recomputes a stretch from raw. `observations`: what [`ReadBack`] asks for, in order of time.
+    pub fn splice(&mut self, stretch: ReadBack, observations: &[Observation]) {
+        let ReadBack {
+            store,
+            from,
+            to,
+            to_the_end,
+            read_from,
+        } = stretch;
+        let limit = self.future_limit();
+        let counted = observations.partition_point(|o| o.at < limit);
+        let (counted, future) = observations.split_at_checked(counted).unwrap_or((observations, &[]));
+        if to_the_end {
+            self.held.retain(|&(_, held), _| held != store);
+            self.held.extend(future.iter().map(|o| ((o.at, store), o.status)));
+        }
+        let Some(state) = self.state(store) else { return };
+        let schedule = state.schedule;
+        let grid = self.book.grid(schedule);
+        let old_end = state.timeline.last().map(|o| grid.cell_end_after(o.at));
+        let next = counted.iter().find(|o| o.at > to).filter(|_| !to_the_end);
+        let end = match next {
+            Some(next) => grid.cell_end_after(next.at),
+            None => {
+                let new_end = counted.last().map(|o| grid.cell_end_after(o.at));
+                new_end.max(old_end).unwrap_or(read_from).max(grid.cell_end_after(from))
+            }
+        };
+        if let Some(first) = counted.first() {
+            self.extend_coverage(first.at);
+        }
+        // Downtime beyond the last observation's cell is never kept: it follows from the last status.
+        let settled = counted.last().map_or(read_from, |o| grid.cell_end_after(o.at)).min(end);
+        let mut down: Vec<DownCell> = Vec::new();
+        let within = Span::new(read_from.max(self.covers_from.unwrap_or(read_from)), settled);
+        for (i, observation) in counted.iter().enumerate() {
+            if observation.status == Status::Active {
+                continue;
+            }
+            let until = counted.get(i + 1).map_or(settled, |next| next.at);
+            let inactive = Span::new(observation.at, until).intersect(within);
+            self.book
+                .for_each_open(schedule, inactive, |cell, us| DownCell::add(&mut down, cell, us));
+        }
+        if to_the_end {
+            let complete = counted.first().is_none_or(|first| first.at >= read_from) && counted.len() <= RECENT_MAX;
+            let timeline = Timeline::from_newest(counted, complete);
+            self.set_timeline(store, timeline);
+        }
+        let cells = grid.cell_of(read_from)..grid.cell_of(end.plus(-1)) + 1;
+        if let Some(state) = self.state_mut(store) {
+            state.replace_cells(cells.clone(), &down);
+        }
+        if self.limits.track_dirty {
+            let stretch = Span::new(grid.cell_start(cells.start), grid.cell_start(cells.end));
+            self.dirty.clear(store, cells, stretch);
+            for cell in down {
+                self.dirty.put(store, cell.cell, cell.down_us);
+            }
+        }
+        self.mark(store);
+    }
+
+    /// Gives a store another schedule and recomputes its whole history from raw. `observations`: all of
+    /// the store's, in order of time.
+    pub fn reschedule(&mut self, store: StoreNo, schedule: &Schedule, observations: &[Observation]) {
+        let schedule = self.book.intern(schedule);
+        let Some(state) = self.state(store) else { return };
+        let old = state.schedule;
+        if let Some(state) = self.state_mut(store) {
+            *state = StoreState::new(schedule);
+        }
+        self.book.retain(schedule);
+        self.book.release(old);
+        if self.limits.track_dirty {
+            self.dirty.clear_all(store);
+        }
+        let first = observations.first().map_or(self.now, |o| o.at);
+        let grid = self.book.grid(schedule);
+        let last_counted = observations.iter().rev().find(|o| o.at < self.future_limit());
+        let keep_from = self.keep_from(grid, last_counted.map_or(first, |o| o.at));
+        if let Some(state) = self.state_mut(store) {
+            state.known_from(keep_from);
+        }
+        let all = ReadBack {
+            store,
+            from: first,
+            to: observations.last().map_or(first, |o| o.at),
+            read_from: grid.cell_start(grid.cell_of(first)),
+            to_the_end: true,
+        };
+        self.splice(all, observations);
+    }
+
+    /// The schedule of a store.
+    pub fn schedule(&self, store: StoreNo) -> Option<&Arc<Schedule>> {
+        self.book.schedule(self.state(store)?.schedule)
+    }
+
+    /// Forgets a store that no table knows any more.
+    pub fn remove(&mut self, store: StoreNo) {
+        let Some(state) = self.state(store) else { return };
+        self.book.release(state.schedule);
+        self.held.retain(|&(_, held), _| held != store);
+        self.set_timeline(store, Timeline::default());
+        self.place(store, StoreState::new(0));
+        self.ids.remove(store);
+        if self.limits.track_dirty {
+            self.dirty.remove(store);
+        }
+    }
+
+    /// An immutable view of this point. Costs a clone of one pointer per [`STORES_PER_LEAF`] stores, and
+    /// later a copy of each leaf that is written while the view is held.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let around = self.newest.unwrap_or(self.now);
+        self.book.resolve_around(around);
+        Snapshot {
+            ids: self.ids.snapshot(),
+            leaves: self.leaves.clone(),
+            schedules: self.book.snapshot(),
+            newest: self.newest,
+            memory_from: self.memory_from,
+            earliest_as_of: self.earliest_as_of(),
+        }
+    }
+
+    /// Everything that changed since the last call, for one flush.
+    pub fn take_dirty(&mut self) -> Dirty {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if let (Some(from), Some(newest)) = (self.covers_from, self.newest) {
+            self.book.take_open_days(from, newest, &mut dirty);
+        }
+        self.book.take_new(&mut dirty);
+        let held: FxHashMap<StoreNo, Timestamp> = self.held.keys().rev().map(|&(at, store)| (store, at)).collect();
+        dirty.resolve(|store| {
+            let state = self.state(store)?;
+            let grid = self.book.grid(state.schedule);
+            let last = state.timeline.last();
+            Some((
+                StoreRow {
+                    store,
+                    id: self.ids.id(store)?.to_owned(),
+                    schedule: state.schedule,
+                    last,
+                    settled_to: last.map(|o| grid.cell_end_after(o.at)),
+                    held_from: held.get(&store).copied(),
+                },
+                grid,
+            ))
+        });
+        dirty.covers_from = self.covers_from;
+        dirty.truncated = self.truncated;
+        dirty.newest = self.newest;
+        dirty
+    }
+
+    /// Moves the retention bound to `retention_us` before the newest observation, by whole days. Returns
+    /// the new bound if it moved: cells before it are to be deleted where they are kept.
+    pub fn prune(&mut self) -> Option<Timestamp> {
+        let newest = self.newest?;
+        let bound = newest.plus(-self.limits.retention_us);
+        let bound = bound.plus(-bound.micros().rem_euclid(DAY_US));
+        let from = self.covers_from.filter(|&from| from < bound)?;
+        debug_assert!(from < bound);
+        self.covers_from = Some(bound);
+        self.truncated = true;
+        Some(bound)
+    }
+
+    // ---- restoring from the ledger -------------------------------------------------------------------
+
+    /// Takes over a schedule under the number it has in the ledger.
+    pub fn restore_schedule(&mut self, number: u32, schedule: &Schedule) {
+        self.book.restore(number, schedule);
+    }
+
+    /// Takes over a day of opening time as already written, so that it is not written again.
+    pub fn restore_open_days(&mut self, number: u32, first: Timestamp, last: Timestamp) {
+        self.book.restore_open_days(number, first, last);
+    }
+
+    /// Takes over a store under the number it has in the ledger.
+    pub fn restore_store(&mut self, store: StoreNo, id: &str, schedule: u32, last: Option<Observation>) {
+        self.ids.restore(store, id);
+        let mut state = StoreState::new(schedule);
+        state.known_from(self.book.grid(schedule).cell_of(self.memory_from));
+        if let Some(last) = last {
+            state.timeline = Timeline::from_newest(&[last], false);
+        }
+        self.place(store, state);
+        self.book.retain(schedule);
+    }
+
+    /// Takes over a cell. Cells of a store must come in order of time.
+    pub fn restore_cell(&mut self, store: StoreNo, cell_start: Timestamp, down_us: u32) {
+        let Some(state) = self.state(store) else { return };
+        let cell = self.book.grid(state.schedule).cell_of(cell_start);
+        if let Some(state) = self.state_mut(store) {
+            state.push_cell(DownCell { cell, down_us });
+        }
+    }
+
+    /// Takes over the bounds; comes first. Returns the instant from which cells are wanted in memory.
+    pub fn restore_bounds(
+        &mut self,
+        covers_from: Option<Timestamp>,
+        truncated: bool,
+        newest: Option<Timestamp>,
+    ) -> Timestamp {
+        self.covers_from = covers_from;
+        self.truncated = truncated;
+        self.count_newest(newest);
+        self.memory_from
+    }
+
+    // ---- one observation -----------------------------------------------------------------------------
+
+    /// Applies one row. False: it is late and the store must be read back.
+    fn observe(&mut self, store: StoreNo, observation: Observation) -> bool {
+        if observation.at >= self.future_limit() {
+            self.held.insert((observation.at, store), observation.status);
+            self.mark(store);
+            return true;
+        }
+        self.count_newest(Some(observation.at));
+        self.extend_coverage(observation.at);
+        let covers_from = self.covers_from.unwrap_or(observation.at);
+        let Some(leaf) = self.leaves.get_mut(leaf_of(store)) else {
+            return true;
+        };
+        let Some(state) = Arc::make_mut(leaf).store_mut(store) else {
+            return true;
+        };
+        let (book, dirty, track) = (&mut self.book, &mut self.dirty, self.limits.track_dirty);
+        let schedule = state.schedule;
+        let grid = book.grid(schedule);
+        let Some(Observed { changed, flip, settle }) = state.timeline.insert(observation, grid) else {
+            return false;
+        };
+        if !changed {
+            return true;
+        }
+        // A flip starts from the old values of its cells; where memory does not hold them: read back.
+        if flip.is_some_and(|(span, _)| !state.knows(grid.cell_of(span.start))) {
+            return false;
+        }
+        let mut write = |cell: i32, delta_us: i64| {
+            let down_us = state.change_cell(cell, delta_us);
+            if track {
+                dirty.put(store, cell, down_us);
+            }
+        };
+        let clip = |span: Span| Span::new(span.start.max(covers_from), span.end);
+        if let Some(span) = settle {
+            book.for_each_open(schedule, clip(span), &mut write);
+        }
+        if let Some((span, status)) = flip {
+            let sign = if status == Status::Inactive { 1 } else { -1 };
+            book.for_each_open(schedule, clip(span), |cell, us| write(cell, sign * us));
+        }
+        let day = i32::try_from(grid.cells_per_day()).unwrap_or(24);
+        state.trim(
+            grid.cell_of(self.memory_from).min(grid.cell_of(observation.at) - day),
+            2 * day,
+        );
+        if track {
+            dirty.mark(store);
+        }
+        true
+    }
+
+    /// Observations from here on are held.
+    fn future_limit(&self) -> Timestamp {
+        self.now.plus(FUTURE_MAX_US)
+    }
+
+    /// First cell that stays in memory of a store that was last observed at `last`: what reports need, and
+    /// always the day before its last observation, from which the next one goes on.
+    fn keep_from(&self, grid: Grid, last: Timestamp) -> i32 {
+        grid.cell_of(self.memory_from.min(last.plus(-DAY_US)))
+    }
+
+    /// Counts an observation's instant in.
+    fn count_newest(&mut self, at: Option<Timestamp>) {
+        if at > self.newest {
+            self.newest = at;
+            if let (Some(at), None) = (at, self.limits.keep_from) {
+                self.memory_from = self.memory_from.max(at.plus(-MEMORY_US));
+            }
+        }
+    }
+
+    /// Lets the coverage begin at the hour of an observation, unless retention forbids.
+    fn extend_coverage(&mut self, at: Timestamp) {
+        if self.truncated || self.covers_from.is_some_and(|from| from <= at) {
+            return;
+        }
+        let newest = self.newest.map_or(at, |newest| newest.max(at));
+        let bound = newest.plus(-self.limits.retention_us);
+        let hour = at.plus(-at.micros().rem_euclid(HOUR_US));
+        if hour < bound {
+            self.truncated = true;
+        }
+        let from = hour.max(bound.plus(-bound.micros().rem_euclid(HOUR_US)));
+        self.covers_from = Some(self.covers_from.map_or(from, |old| old.min(from)));
+    }
+
+    /// Replaces a store's timeline. If the newest observation of all went away with the old one, looks for
+    /// the newest that is left.
+    fn set_timeline(&mut self, store: StoreNo, timeline: Timeline) {
+        let Some(state) = self.state_mut(store) else { return };
+        let old = state.timeline.last().map(|o| o.at);
+        let new = timeline.last().map(|o| o.at);
+        state.timeline = timeline;
+        if new < old && old == self.newest {
+            self.newest = None;
+            let lasts = self.leaves.iter().flat_map(|leaf| leaf.stores());
+            self.newest = lasts
+                .filter_map(|state| state.timeline.last())
+                .map(|last| last.at)
+                .max();
+        }
+        self.count_newest(new);
+    }
+
+    fn state(&self, store: StoreNo) -> Option<&StoreState> {
+        self.ids.id(store)?;
+        self.leaves.get(leaf_of(store))?.store(store)
+    }
+
+    fn state_mut(&mut self, store: StoreNo) -> Option<&mut StoreState> {
+        Arc::make_mut(self.leaves.get_mut(leaf_of(store))?).store_mut(store)
+    }
+
+    fn place(&mut self, store: StoreNo, state: StoreState) {
+        while self.leaves.len() <= leaf_of(store) {
+            self.leaves.push(Arc::default());
+        }
+        if let Some(leaf) = self.leaves.get_mut(leaf_of(store)) {
+            Arc::make_mut(leaf).place(store, state);
+        }
+    }
+
+    fn mark(&mut self, store: StoreNo) {
+        if self.limits.track_dirty {
+            self.dirty.mark(store);
+        }
+    }
+}
+
+fn leaf_of(store: StoreNo) -> usize {
+    store as usize / STORES_PER_LEAF
+}
