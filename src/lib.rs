@@ -6,3 +6,6 @@
 pub mod time;
 
 pub mod store;
+
+// The reference that everything above is held against.
+pub mod oracle;
