@@ -1,10 +1,20 @@
 //! Uptally keeps every store's hourly uptime buckets materialized and answers reports from them.
 //!
-//! The modules in reading order; each uses its own layer and those above it in this list.
+//! The modules in reading order; each uses its own layer and those below it.
 
-// Layer 0 to 2: pure. No I/O, no clock, no tokio, no Postgres.
-pub mod rollup;
-pub mod schedule;
+// Layer 0: instants, identities.
 pub mod store;
 pub mod time;
+
+// Layer 1: when a store is open; which stretches a report looks at.
+pub mod schedule;
 pub mod window;
+
+// Layer 2: what is kept of every store. Up to here no I/O, no clock, no tokio, no Postgres.
+pub mod rollup;
+
+// The reference that all of the above is held against; it uses layer 0 only.
+pub mod oracle;
+
+// Layer 4: reports.
+pub mod report;

@@ -110,6 +110,9 @@ impl FromStr for Timestamp {
     }
 }
 
+/// Days from 0001-01-01, which chrono counts as day 1, to 1970-01-01.
+const DAYS_TO_1970: i64 = 719_163;
+
 /// The status feed's own form, without allocation: an import parses millions of these.
 fn parse_utc_form(text: &[u8]) -> Option<Timestamp> {
     let (head, rest) = text.split_at_checked(19)?;
@@ -165,7 +168,6 @@ fn parse_utc_form(text: &[u8]) -> Option<Timestamp> {
     if !matches!(zone, b" UTC" | b"UTC" | b"Z" | b"+00" | b"+00:00" | b" +00:00") {
         return None;
     }
-    const DAYS_TO_1970: i64 = 719_163; // of 0001-01-01, the day that chrono counts as 1
     let days = i64::from(date.num_days_from_ce()) - DAYS_TO_1970;
     let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
     Some(Timestamp(days * DAY_US + seconds * SECOND_US + micros))

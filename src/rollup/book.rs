@@ -14,13 +14,16 @@ const AHEAD_US: i64 = 9 * DAY_US;
 /// How long a stretch is resolved at once for rows from elsewhere in history.
 const HISTORY_US: i64 = 35 * DAY_US;
 
+/// A schedule and its openings around the newest observation.
+pub(super) type Resolved = (Arc<Schedule>, Arc<Openings>);
+
 /// Every distinct schedule under a number.
 #[derive(Debug, Default)]
 pub(super) struct ScheduleBook {
     numbers: FxHashMap<Arc<Schedule>, u32>,
     entries: Vec<Entry>,
     resolved_around: Option<Timestamp>,
-    snapshot: Option<Arc<Vec<(Arc<Schedule>, Arc<Openings>)>>>,
+    snapshot: Option<Arc<Vec<Resolved>>>,
 }
 
 #[derive(Debug)]
@@ -164,7 +167,7 @@ impl ScheduleBook {
     }
 
     /// Schedules and their openings by number.
-    pub fn snapshot(&mut self) -> Arc<Vec<(Arc<Schedule>, Arc<Openings>)>> {
+    pub fn snapshot(&mut self) -> Arc<Vec<Resolved>> {
         let entries = &self.entries;
         Arc::clone(self.snapshot.get_or_insert_with(|| {
             let pair = |entry: &Entry| (Arc::clone(&entry.schedule), Arc::clone(&entry.current));

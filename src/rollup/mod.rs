@@ -264,12 +264,11 @@ impl Rollup {
         let grid = self.book.grid(schedule);
         let old_end = state.timeline.last().map(|o| grid.cell_end_after(o.at));
         let next = counted.iter().find(|o| o.at > to).filter(|_| !to_the_end);
-        let end = match next {
-            Some(next) => grid.cell_end_after(next.at),
-            None => {
-                let new_end = counted.last().map(|o| grid.cell_end_after(o.at));
-                new_end.max(old_end).unwrap_or(read_from).max(grid.cell_end_after(from))
-            }
+        let end = if let Some(next) = next {
+            grid.cell_end_after(next.at)
+        } else {
+            let new_end = counted.last().map(|o| grid.cell_end_after(o.at));
+            new_end.max(old_end).unwrap_or(read_from).max(grid.cell_end_after(from))
         };
         if let Some(first) = counted.first() {
             self.extend_coverage(first.at);
@@ -292,7 +291,13 @@ impl Rollup {
             let timeline = Timeline::from_newest(counted, complete);
             self.set_timeline(store, timeline);
         }
-        let cells = grid.cell_of(read_from)..grid.cell_of(end.plus(-1)) + 1;
+        // If the timeline ends earlier now, its last silence begins before the stretch.
+        let start = if to_the_end && !counted.is_empty() {
+            settled.min(read_from)
+        } else {
+            read_from
+        };
+        let cells = grid.cell_of(start)..grid.cell_of(end.plus(-1)) + 1;
         if let Some(state) = self.state_mut(store) {
             state.replace_cells(cells.clone(), &down);
         }
@@ -325,7 +330,7 @@ impl Rollup {
         let last_counted = observations.iter().rev().find(|o| o.at < self.future_limit());
         let keep_from = self.keep_from(grid, last_counted.map_or(first, |o| o.at));
         if let Some(state) = self.state_mut(store) {
-            state.known_from(keep_from);
+            state.set_known_from(keep_from);
         }
         let all = ReadBack {
             store,
@@ -429,7 +434,7 @@ impl Rollup {
     pub fn restore_store(&mut self, store: StoreNo, id: &str, schedule: u32, last: Option<Observation>) {
         self.ids.restore(store, id);
         let mut state = StoreState::new(schedule);
-        state.known_from(self.book.grid(schedule).cell_of(self.memory_from));
+        state.set_known_from(self.book.grid(schedule).cell_of(self.memory_from));
         if let Some(last) = last {
             state.timeline = Timeline::from_newest(&[last], false);
         }
@@ -480,15 +485,12 @@ impl Rollup {
         let (book, dirty, track) = (&mut self.book, &mut self.dirty, self.limits.track_dirty);
         let schedule = state.schedule;
         let grid = book.grid(schedule);
-        let Some(Observed { changed, flip, settle }) = state.timeline.insert(observation, grid) else {
+        let known_from = state.known_from();
+        let Some(Observed { changed, flip, settle }) = state.timeline.insert(observation, grid, known_from) else {
             return false;
         };
         if !changed {
             return true;
-        }
-        // A flip starts from the old values of its cells; where memory does not hold them: read back.
-        if flip.is_some_and(|(span, _)| !state.knows(grid.cell_of(span.start))) {
-            return false;
         }
         let mut write = |cell: i32, delta_us: i64| {
             let down_us = state.change_cell(cell, delta_us);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::book::Resolved;
 use super::ids::IdSnapshot;
 use super::state::{Leaf, STORES_PER_LEAF, StoreState};
 use super::{Observation, StoreNo};
@@ -16,7 +17,7 @@ use crate::window::{WINDOW_REACH_US, WindowSpans, Windows};
 pub struct Snapshot {
     pub(super) ids: IdSnapshot,
     pub(super) leaves: Vec<Arc<Leaf>>,
-    pub(super) schedules: Arc<Vec<(Arc<Schedule>, Arc<Openings>)>>,
+    pub(super) schedules: Arc<Vec<Resolved>>,
     pub(super) newest: Option<Timestamp>,
     pub(super) memory_from: Timestamp,
     pub(super) earliest_as_of: Timestamp,

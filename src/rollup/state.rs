@@ -53,14 +53,13 @@ impl StoreState {
         }
     }
 
-
-    /// Whether the downtime of a cell is known here.
-    pub fn knows(&self, cell: i32) -> bool {
-        cell >= self.known_from
+    /// Cells before this one are not kept in memory.
+    pub fn known_from(&self) -> i32 {
+        self.known_from
     }
 
     /// Says that nothing before a cell is held.
-    pub fn known_from(&mut self, cell: i32) {
+    pub fn set_known_from(&mut self, cell: i32) {
         self.known_from = cell;
     }
 

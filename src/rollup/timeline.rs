@@ -72,8 +72,9 @@ impl Timeline {
         self.complete || self.kept().first().is_none_or(|&word| decode(word).at <= at)
     }
 
-    /// Inserts an observation. None: it lies before what is kept, so what it changes is not known here.
-    pub(super) fn insert(&mut self, observation: Observation, grid: Grid) -> Option<Observed> {
+    /// Inserts an observation. None, and nothing changed: it lies before what is kept here, or flips a cell
+    /// before `known_from`, whose old value nobody holds.
+    pub(super) fn insert(&mut self, observation: Observation, grid: Grid, known_from: i32) -> Option<Observed> {
         let place = self.kept().partition_point(|&word| decode(word).at < observation.at);
         let before = place.checked_sub(1).and_then(|i| self.get(i));
         let next = self.get(place);
@@ -89,6 +90,13 @@ impl Timeline {
         let after = if known.is_some() { self.get(place + 1) } else { next };
         let end = after.map_or_else(|| grid.cell_end_after(observation.at), |n| n.at);
         let flip = (old_status != observation.status).then(|| (Span::new(observation.at, end), observation.status));
+        // The first observation in a cell starts from what the status before makes of it: known without
+        // being held.
+        let cell = grid.cell_of(observation.at);
+        let fresh = next.is_none() && before.is_none_or(|b| grid.cell_of(b.at) < cell);
+        if flip.is_some() && cell < known_from && !fresh {
+            return None;
+        }
         if known.is_some() {
             if let Some(word) = self.recent.get_mut(place) {
                 *word = encode(observation);
@@ -183,9 +191,9 @@ mod tests {
     #[test]
     fn an_inactive_row_flips_its_own_cell_and_settles_the_silence_after_it() {
         let mut t = Timeline::default();
-        let first = t.insert(obs(0, Inactive), grid()).unwrap();
+        let first = t.insert(obs(0, Inactive), grid(), i32::MIN).unwrap();
         assert_eq!(first.flip, Some((Span::new(hours(0).plus(1), hours(1)), Inactive)));
-        let second = t.insert(obs(3, Active), grid()).unwrap();
+        let second = t.insert(obs(3, Active), grid(), i32::MIN).unwrap();
         assert_eq!(second.settle, Some(Span::new(hours(1), hours(4))));
         assert_eq!(second.flip, Some((Span::new(hours(3).plus(1), hours(4)), Active)));
     }
@@ -193,10 +201,10 @@ mod tests {
     #[test]
     fn a_row_twice_changes_nothing_and_a_correction_flips_back() {
         let mut t = Timeline::default();
-        t.insert(obs(0, Inactive), grid());
-        t.insert(obs(1, Active), grid());
-        assert!(!t.insert(obs(0, Inactive), grid()).unwrap().changed);
-        let corrected = t.insert(obs(0, Active), grid()).unwrap();
+        t.insert(obs(0, Inactive), grid(), i32::MIN);
+        t.insert(obs(1, Active), grid(), i32::MIN);
+        assert!(!t.insert(obs(0, Inactive), grid(), i32::MIN).unwrap().changed);
+        let corrected = t.insert(obs(0, Active), grid(), i32::MIN).unwrap();
         assert_eq!(
             corrected.flip,
             Some((Span::new(hours(0).plus(1), hours(1).plus(1)), Active))
@@ -207,13 +215,19 @@ mod tests {
     fn before_what_is_kept_is_late_unless_the_history_is_complete() {
         let mut t = Timeline::default();
         for h in 1..=8 {
-            t.insert(obs(h, Active), grid());
+            t.insert(obs(h, Active), grid(), i32::MIN);
         }
         // Complete: the store was active before hour 1.
-        assert!(t.clone().insert(obs(0, Inactive), grid()).unwrap().flip.is_some());
-        t.insert(obs(9, Active), grid());
-        assert_eq!(t.insert(obs(1, Inactive), grid()), None);
-        assert!(t.insert(obs(2, Inactive), grid()).unwrap().flip.is_some());
+        assert!(
+            t.clone()
+                .insert(obs(0, Inactive), grid(), i32::MIN)
+                .unwrap()
+                .flip
+                .is_some()
+        );
+        t.insert(obs(9, Active), grid(), i32::MIN);
+        assert_eq!(t.insert(obs(1, Inactive), grid(), i32::MIN), None);
+        assert!(t.insert(obs(2, Inactive), grid(), i32::MIN).unwrap().flip.is_some());
         assert!(!t.reaches(hours(2)) && t.reaches(hours(3)));
     }
 
@@ -221,9 +235,9 @@ mod tests {
     fn a_row_in_between_pushes_the_oldest_out() {
         let mut t = Timeline::default();
         for h in (0..16).step_by(2) {
-            t.insert(obs(h, Active), grid());
+            t.insert(obs(h, Active), grid(), i32::MIN);
         }
-        t.insert(obs(5, Inactive), grid());
+        t.insert(obs(5, Inactive), grid(), i32::MIN);
         let kept: Vec<_> = t.kept().iter().map(|&w| decode(w).at).collect();
         let expected: Vec<_> = [2, 4, 5, 6, 8, 10, 12, 14].map(|h| hours(h).plus(1)).into();
         assert_eq!(kept, expected);

@@ -1,0 +1,181 @@
+//! A snapshot as CSV bytes.
+//!
+//! Numbers are integers of microseconds up to the two decimals of the text; the same snapshot as of the
+//! same instant gives the same bytes. Stores come in chunks, and chunks are rendered in parallel.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::rollup::{Snapshot, StoreView, WindowPlan};
+use crate::time::{HOUR_US, MINUTE_US, Timestamp};
+use crate::window::{ClosedTime, Windows};
+
+/// The first line of every report.
+pub const HEADER: &str = "store_id,uptime_last_hour,uptime_last_day,uptime_last_week,\
+                          downtime_last_hour,downtime_last_day,downtime_last_week\n";
+
+/// Unit of each column in microseconds: minutes for the hour, hours for day and week.
+const UNITS_US: [i64; 3] = [MINUTE_US, HOUR_US, HOUR_US];
+
+/// Bytes of a typical row, to size the buffer.
+const ROW_BYTES: usize = 64;
+
+/// Fewer stores than this are not worth another thread.
+const STORES_PER_THREAD_MIN: usize = 20_000;
+
+/// The snapshot's memory does not go back far enough for this instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// The instant that was asked for.
+    pub as_of: Timestamp,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "memory does not reach back to the windows of a report as of {}",
+            self.as_of
+        )
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+/// Renders a report. Blocking; a few milliseconds for ten thousand stores.
+///
+/// # Errors
+/// [`OutOfMemory`] if the windows begin before what the snapshot holds; the ledger has it then.
+pub fn render(
+    snapshot: &Snapshot,
+    as_of: Timestamp,
+    windows: Windows,
+    closed: ClosedTime,
+) -> Result<Vec<u8>, OutOfMemory> {
+    if !snapshot.reaches(as_of) {
+        return Err(OutOfMemory { as_of });
+    }
+    let plan = snapshot.plan(as_of, windows);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = (snapshot.len() / STORES_PER_THREAD_MIN).clamp(1, threads);
+    let mut csv = HEADER.as_bytes().to_vec();
+    if parts == 1 {
+        csv.reserve(snapshot.len() * ROW_BYTES);
+        render_rows(snapshot, &plan, closed, 0..snapshot.len(), &mut csv);
+        return Ok(csv);
+    }
+    let per_part = snapshot.len().div_ceil(parts);
+    let rendered = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..parts)
+            .map(|part| {
+                let plan = &plan;
+                let range = part * per_part..((part + 1) * per_part).min(snapshot.len());
+                scope.spawn(move || {
+                    let mut rows = Vec::with_capacity(range.len() * ROW_BYTES);
+                    render_rows(snapshot, plan, closed, range, &mut rows);
+                    rows
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect::<Vec<_>>()
+    });
+    for rows in rendered {
+        match rows {
+            Ok(rows) => csv.extend_from_slice(&rows),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    Ok(csv)
+}
+
+fn render_rows(snapshot: &Snapshot, plan: &[WindowPlan], closed: ClosedTime, range: Range<usize>, csv: &mut Vec<u8>) {
+    let mut number = itoa::Buffer::new();
+    for store in snapshot.stores().skip(range.start).take(range.len()) {
+        if let Some(plan) = plan.get(store.schedule()) {
+            render_row(&store, plan, closed, &mut number, csv);
+        }
+    }
+}
+
+fn render_row(
+    store: &StoreView<'_>,
+    plan: &WindowPlan,
+    closed: ClosedTime,
+    number: &mut itoa::Buffer,
+    csv: &mut Vec<u8>,
+) {
+    let down_us = store.down_us(plan);
+    let whole_us = match closed {
+        ClosedTime::Uptime => plan.length_us,
+        ClosedTime::Excluded => plan.open_us,
+    };
+    push_id(store.id, csv);
+    let up_us = [0, 1, 2].map(|i: usize| whole_us.get(i).unwrap_or(&0) - down_us.get(i).unwrap_or(&0));
+    for (us, unit_us) in up_us.into_iter().zip(UNITS_US).chain(down_us.into_iter().zip(UNITS_US)) {
+        csv.push(b',');
+        push_decimal(us, unit_us, number, csv);
+    }
+    csv.push(b'\n');
+}
+
+/// Two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
+fn push_decimal(us: i64, unit_us: i64, number: &mut itoa::Buffer, csv: &mut Vec<u8>) {
+    let hundredths = (us * 100 + unit_us / 2) / unit_us;
+    csv.extend_from_slice(number.format(hundredths / 100).as_bytes());
+    let rest = u8::try_from(hundredths % 100).unwrap_or(0);
+    csv.extend_from_slice(&[b'.', b'0' + rest / 10, b'0' + rest % 10]);
+}
+
+/// A text cell. A spreadsheet runs what starts like a formula, so such an id gets a quote in front;
+/// separators and quotes are quoted by RFC 4180.
+fn push_id(id: &str, csv: &mut Vec<u8>) {
+    let formula = matches!(id.bytes().next(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r'));
+    let neutral = if formula { "'" } else { "" };
+    if id.bytes().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r')) {
+        csv.push(b'"');
+        csv.extend_from_slice(neutral.as_bytes());
+        csv.extend_from_slice(id.replace('"', "\"\"").as_bytes());
+        csv.push(b'"');
+    } else {
+        csv.extend_from_slice(neutral.as_bytes());
+        csv.extend_from_slice(id.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(us: i64, unit_us: i64) -> String {
+        let mut csv = Vec::new();
+        push_decimal(us, unit_us, &mut itoa::Buffer::new(), &mut csv);
+        String::from_utf8(csv).unwrap()
+    }
+
+    #[test]
+    fn two_decimals_half_away_from_zero() {
+        assert_eq!(decimal(0, HOUR_US), "0.00");
+        assert_eq!(decimal(HOUR_US, HOUR_US), "1.00");
+        assert_eq!(decimal(18_000_000, HOUR_US), "0.01"); // half a hundredth of an hour
+        assert_eq!(decimal(17_999_999, HOUR_US), "0.00");
+        assert_eq!(decimal(60 * MINUTE_US - 1, MINUTE_US), "60.00");
+        assert_eq!(decimal(168 * HOUR_US, HOUR_US), "168.00");
+    }
+
+    #[test]
+    fn an_id_is_never_a_formula_and_never_breaks_a_row() {
+        let id = |text| {
+            let mut csv = Vec::new();
+            push_id(text, &mut csv);
+            String::from_utf8(csv).unwrap()
+        };
+        assert_eq!(id("8419537941919820732"), "8419537941919820732");
+        assert_eq!(id("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
+        assert_eq!(id("-1"), "'-1");
+        assert_eq!(id("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(id("@a,b"), "\"'@a,b\"");
+    }
+}
