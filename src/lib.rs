@@ -6,3 +6,6 @@
 pub mod time;
 
 pub mod store;
+
+// Layer 6: the program.
+pub mod cluster;
