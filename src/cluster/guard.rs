@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -145,7 +145,7 @@ async fn create_if_missing(
         }
     };
     if !status.success() {
-        let why = run.why(&plan.layout, &status.to_string());
+        let why = run.why(&plan.layout, status);
         plan.layout.remove_unfinished()?;
         return Err(ClusterError::Postgres(format!("initdb: {why}")));
     }
@@ -162,23 +162,23 @@ async fn create_if_missing(
 
 /// Runs Postgres, again and again if need be, until the owner has gone.
 async fn keep_running(plan: &Plan, owner: &mut Owner) -> Result<(), ClusterError> {
+    let data_dir = plan.layout.data_dir();
     let mut pause = PAUSE_MIN;
     while !owner.is_gone() {
         let started = Instant::now();
         let mut run = Run::start(plan, plan.postgres())?;
         tell(&Message::Started);
-        let how = tokio::select! {
-            status = run.child.wait() => match status {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            },
+        let status = tokio::select! {
+            status = run.child.wait() => {
+                status.map_err(ClusterError::file("wait for Postgres in", &data_dir))?
+            }
             () = owner.gone() => {
                 run.end().await;
                 return Ok(());
             }
         };
         tell(&Message::Ended {
-            how: run.why(&plan.layout, &how),
+            how: run.why(&plan.layout, status),
         });
         if started.elapsed() >= STEADY {
             pause = PAUSE_MIN;
@@ -231,17 +231,19 @@ impl Run {
         }
     }
 
-    /// How it ended, with the most telling line that it wrote.
-    fn why(&self, layout: &Layout, how: &str) -> String {
-        let said = self.said(layout).unwrap_or_default();
+    /// How it ended, with the most telling of its last lines. One that a signal killed had no time to
+    /// say why, and an older line would mislead.
+    fn why(&self, layout: &Layout, status: ExitStatus) -> String {
+        let said = self.said(layout).filter(|_| status.code().is_some());
+        let said = said.unwrap_or_default();
         let telling = |line: &&str| {
             ["FATAL", "PANIC", "error:"]
                 .iter()
                 .any(|w| line.contains(w))
         };
-        match said.lines().find(telling).or(said.lines().last()) {
-            Some(line) => format!("{how}, {line}"),
-            None => how.to_owned(),
+        match said.lines().rfind(telling).or(said.lines().last()) {
+            Some(line) => format!("{status}, {line}"),
+            None => status.to_string(),
         }
     }
 
