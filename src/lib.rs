@@ -6,3 +6,11 @@
 pub mod time;
 
 pub mod store;
+
+// Layer 3: the machine and the database.
+pub mod clock;
+
+// Layer 6: the program around it.
+pub mod cli;
+pub mod config;
+pub mod telemetry;
