@@ -10,14 +10,20 @@ pub mod time;
 pub mod schedule;
 pub mod window;
 
+// Layer 2: what is kept of every store. Up to here no I/O, no clock, no tokio, no Postgres.
 pub mod rollup;
 
 // The reference that all of the above is held against; it uses layer 0 only.
 pub mod oracle;
 
+// Layer 3: the clock.
+pub mod clock;
 
 // Layer 4: reports.
 pub mod report;
 
 // Layer 6: the program.
+pub mod cli;
 pub mod cluster;
+pub mod config;
+pub mod telemetry;

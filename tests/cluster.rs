@@ -2,11 +2,7 @@
 //!
 //! Every test owns a state directory. Where the owner has to die, it is this test binary run again
 //! as [`helper_process`].
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a failing test panics"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -84,10 +80,7 @@ async fn a_second_start_is_refused_with_the_pid_of_the_first() {
     let error = PrivateCluster::start(state.options()).await.unwrap_err();
     assert!(matches!(error, ClusterError::InUse { pid, .. } if pid == Some(helper.pid())));
     let message = error.to_string();
-    assert!(
-        message.contains(&format!("process {}", helper.pid())),
-        "{message}"
-    );
+    assert!(message.contains(&format!("process {}", helper.pid())), "{message}");
     assert_eq!(error.exit_code(), 75);
     // The first one is unharmed, and found by others.
     let found = find_running(state.path()).unwrap().unwrap();
@@ -302,10 +295,7 @@ async fn data_of_another_major_version_are_refused() {
     fs::create_dir(&data_dir).unwrap();
     fs::write(data_dir.join("PG_VERSION"), "12\n").unwrap();
     let error = PrivateCluster::start(state.options()).await.unwrap_err();
-    assert!(
-        error.to_string().contains("install PostgreSQL 12"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("install PostgreSQL 12"), "{error}");
     assert_eq!(error.exit_code(), 78);
     state.close();
 }
@@ -315,10 +305,7 @@ fn without_binaries_one_line_says_what_to_install() {
     let state = State::new();
     let mut helper = Helper::spawn(&state, Some(("UPTALLY_POSTGRES_BINDIR", "/nonexistent")));
     let message = helper.line();
-    assert!(
-        message.starts_with("78 no PostgreSQL 14 or newer"),
-        "{message}"
-    );
+    assert!(message.starts_with("78 no PostgreSQL 14 or newer"), "{message}");
     assert!(message.contains("apt-get install postgresql"), "{message}");
     assert!(message.contains("brew install"), "{message}");
     drop(helper);
@@ -474,21 +461,15 @@ impl State {
 
     fn guard(&self) -> u32 {
         let processes = self.processes();
-        let guard = processes
-            .iter()
-            .find(|(_, args)| args.contains("postgres-guard"));
+        let guard = processes.iter().find(|(_, args)| args.contains("postgres-guard"));
         guard.unwrap().0
     }
 
     /// Every process that names this state directory in its arguments: guard, initdb, Postgres.
     fn processes(&self) -> Vec<(u32, String)> {
-        let output = Command::new("ps")
-            .args(["-axww", "-o", "pid=", "-o", "args="])
-            .output();
+        let output = Command::new("ps").args(["-axww", "-o", "pid=", "-o", "args="]).output();
         let list = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
-        let ours = list
-            .lines()
-            .filter(|line| line.contains(self.path().to_str().unwrap()));
+        let ours = list.lines().filter(|line| line.contains(self.path().to_str().unwrap()));
         ours.map(|line| {
             let (pid, args) = line.trim().split_once(' ').unwrap();
             (pid.parse().unwrap(), args.to_owned())
@@ -542,11 +523,7 @@ async fn show(client: &Client, setting: &str) -> String {
 }
 
 async fn answer(client: &Client) -> i32 {
-    client
-        .query_one("SELECT answer FROM t", &[])
-        .await
-        .unwrap()
-        .get(0)
+    client.query_one("SELECT answer FROM t", &[]).await.unwrap().get(0)
 }
 
 fn socket_dir(config: &Config) -> PathBuf {

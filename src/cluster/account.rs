@@ -118,11 +118,7 @@ mod tests {
             (0, 0, 0o711, true),
             (0, 0, 0o700, false),
         ] {
-            assert_eq!(
-                account.may_enter(owner, group, mode),
-                may,
-                "{owner} {group} {mode:o}"
-            );
+            assert_eq!(account.may_enter(owner, group, mode), may, "{owner} {group} {mode:o}");
         }
     }
 }

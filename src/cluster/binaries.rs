@@ -129,10 +129,7 @@ mod tests {
     #[test]
     fn the_major_version_is_read_from_every_known_form() {
         for (text, major) in [
-            (
-                "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n",
-                Some(15),
-            ),
+            ("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(15)),
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
             ("postgres (PostgreSQL) 9.6.24\n", Some(9)),
             ("something else", None),
@@ -144,9 +141,7 @@ mod tests {
 
     #[test]
     fn too_old_and_missing_binaries_are_passed_over() {
-        let dirs: Vec<PathBuf> = ["/none", "/nine", "/sixteen", "/fourteen"]
-            .map(PathBuf::from)
-            .to_vec();
+        let dirs: Vec<PathBuf> = ["/none", "/nine", "/sixteen", "/fourteen"].map(PathBuf::from).to_vec();
         let majors = |dir: &Path| match dir.to_str() {
             Some("/nine") => Some(9),
             Some("/fourteen") => Some(14),

@@ -33,9 +33,7 @@ pub enum ClusterError {
         wanted: u32,
     },
     /// We are root, Postgres refuses root, and there is no other account to run it.
-    #[error(
-        "Postgres does not run as root and there is neither a user postgres nor a user nobody to run it as"
-    )]
+    #[error("Postgres does not run as root and there is neither a user postgres nor a user nobody to run it as")]
     NoAccount,
     /// The account that runs Postgres cannot enter a directory on the way.
     #[error(
@@ -135,8 +133,5 @@ impl ClusterError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }

@@ -36,9 +36,7 @@ const LOG_TAIL_BYTES: u64 = 8_192;
 /// The body of the hidden subcommand `uptally postgres-guard <state directory>`. The directory is
 /// there for the eyes of whoever lists processes; the plan comes over standard input.
 pub fn guard_main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(guard()),
         Err(error) => Err(ClusterError::GuardEnded(error.to_string())),
@@ -46,9 +44,7 @@ pub fn guard_main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&Message::Failed {
-                why: error.to_string(),
-            });
+            tell(&Message::Failed { why: error.to_string() });
             ExitCode::FAILURE
         }
     }
@@ -92,9 +88,7 @@ fn read_plan() -> Result<Plan, ClusterError> {
     let plan = read
         .map_err(|error| error.to_string())
         .and_then(|_| serde_json::from_str(&line).map_err(|error| error.to_string()));
-    plan.map_err(|why| {
-        ClusterError::GuardEnded(format!("expected a plan from `uptally serve`: {why}"))
-    })
+    plan.map_err(|why| ClusterError::GuardEnded(format!("expected a plan from `uptally serve`: {why}")))
 }
 
 /// The process on the other end of standard input.
@@ -126,11 +120,7 @@ impl Owner {
 }
 
 /// Makes the data directory under another name and renames it when it is whole.
-async fn create_if_missing(
-    plan: &Plan,
-    data_dir: &Path,
-    owner: &mut Owner,
-) -> Result<(), ClusterError> {
+async fn create_if_missing(plan: &Plan, data_dir: &Path, owner: &mut Owner) -> Result<(), ClusterError> {
     if super::binaries::data_major(data_dir)?.is_some() || owner.is_gone() {
         return Ok(());
     }
@@ -203,19 +193,13 @@ impl Run {
     fn start(plan: &Plan, mut command: Command) -> Result<Self, ClusterError> {
         let log = plan.layout.open_log()?;
         let log_path = plan.layout.log();
-        let log_start = log
-            .metadata()
-            .map_err(ClusterError::file("look at", &log_path))?
-            .len();
+        let log_start = log.metadata().map_err(ClusterError::file("look at", &log_path))?.len();
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .map_err(ClusterError::file(
-                "run",
-                Path::new(command.as_std().get_program()),
-            ))?;
+            .map_err(ClusterError::file("run", Path::new(command.as_std().get_program())))?;
         Ok(Self { child, log_start })
     }
 
@@ -236,11 +220,7 @@ impl Run {
     fn why(&self, layout: &Layout, status: ExitStatus) -> String {
         let said = self.said(layout).filter(|_| status.code().is_some());
         let said = said.unwrap_or_default();
-        let telling = |line: &&str| {
-            ["FATAL", "PANIC", "error:"]
-                .iter()
-                .any(|w| line.contains(w))
-        };
+        let telling = |line: &&str| ["FATAL", "PANIC", "error:"].iter().any(|w| line.contains(w));
         match said.lines().rfind(telling).or(said.lines().last()) {
             Some(line) => format!("{status}, {line}"),
             None => status.to_string(),
@@ -250,10 +230,8 @@ impl Run {
     fn said(&self, layout: &Layout) -> Option<String> {
         let mut log = File::open(layout.log()).ok()?;
         let end = log.metadata().ok()?.len();
-        log.seek(SeekFrom::Start(
-            self.log_start.max(end.saturating_sub(LOG_TAIL_BYTES)),
-        ))
-        .ok()?;
+        log.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL_BYTES))))
+            .ok()?;
         let mut bytes = Vec::new();
         log.take(LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -272,11 +250,7 @@ async fn keep_log_bounded(layout: Layout) {
 /// Only the end of the owner ends the guard: a service manager that signals every process of the
 /// service must not take Postgres away from an owner that is still writing its last.
 fn outlive_signals() -> std::io::Result<()> {
-    for kind in [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ] {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         // Registering replaces the default action for the life of the process.
         drop(signal(kind)?);
     }

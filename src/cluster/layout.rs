@@ -101,12 +101,8 @@ impl Layout {
         let list = ClusterError::file("list", &self.root);
         for entry in fs::read_dir(&self.root).map_err(list)?.flatten() {
             let name = entry.file_name();
-            if name
-                .as_encoded_bytes()
-                .starts_with(UNFINISHED_PREFIX.as_bytes())
-            {
-                fs::remove_dir_all(entry.path())
-                    .map_err(ClusterError::file("remove", &entry.path()))?;
+            if name.as_encoded_bytes().starts_with(UNFINISHED_PREFIX.as_bytes()) {
+                fs::remove_dir_all(entry.path()).map_err(ClusterError::file("remove", &entry.path()))?;
             }
         }
         Ok(())
@@ -154,10 +150,7 @@ impl Layout {
     pub fn bound_log(&self) -> Result<(), ClusterError> {
         let log = self.open_log()?;
         let path = self.log();
-        let length = log
-            .metadata()
-            .map_err(ClusterError::file("look at", &path))?
-            .len();
+        let length = log.metadata().map_err(ClusterError::file("look at", &path))?.len();
         if length > LOG_BYTES_MAX {
             log.set_len(0).map_err(ClusterError::file("empty", &path))?;
         }
@@ -179,8 +172,7 @@ pub(super) fn make_private_dir(dir: &Path, account: Option<&Account>) -> Result<
         && meta.is_dir()
         && meta.uid() == own_uid()
     {
-        lchown(dir, Some(account.uid), Some(account.gid))
-            .map_err(ClusterError::file("change the owner of", dir))?;
+        lchown(dir, Some(account.uid), Some(account.gid)).map_err(ClusterError::file("change the owner of", dir))?;
     }
     Ok(())
 }
@@ -263,11 +255,7 @@ mod tests {
         layout.open_log().unwrap().set_len(LOG_BYTES_MAX).unwrap();
         layout.bound_log().unwrap();
         assert_eq!(fs::metadata(layout.log()).unwrap().len(), LOG_BYTES_MAX);
-        layout
-            .open_log()
-            .unwrap()
-            .set_len(LOG_BYTES_MAX + 1)
-            .unwrap();
+        layout.open_log().unwrap().set_len(LOG_BYTES_MAX + 1).unwrap();
         layout.bound_log().unwrap();
         assert_eq!(fs::metadata(layout.log()).unwrap().len(), 0);
     }

@@ -40,11 +40,7 @@ impl OwnerLock {
 
     /// Says where Postgres accepts connections; before that nobody else uses it.
     pub fn publish(&self, socket_dir: &Path) -> Result<(), ClusterError> {
-        self.write(&format!(
-            "{}\n{}\n",
-            std::process::id(),
-            socket_dir.display()
-        ))
+        self.write(&format!("{}\n{}\n", std::process::id(), socket_dir.display()))
     }
 
     fn write(&self, text: &str) -> Result<(), ClusterError> {
@@ -83,10 +79,7 @@ pub(super) fn is_published(layout: &Layout) -> Result<bool, ClusterError> {
 
 /// Takes an exclusive lock on a file, trying until `patience` is over; `None` when somebody else
 /// held it all the time.
-pub(super) async fn lock_within(
-    path: &Path,
-    patience: Duration,
-) -> Result<Option<File>, ClusterError> {
+pub(super) async fn lock_within(path: &Path, patience: Duration) -> Result<Option<File>, ClusterError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -172,25 +172,14 @@ impl PrivateCluster {
 
 impl fmt::Display for Startup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.created {
-            "created and started"
-        } else {
-            "started"
-        };
+        let verb = if self.created { "created and started" } else { "started" };
         let (major, dir) = (self.major, self.state_dir.display());
         write!(f, "{verb} a private PostgreSQL {major} in {dir}")?;
         if let Some(waited) = self.waited {
-            write!(
-                f,
-                ", after {:.1} s for the previous one to end",
-                waited.as_secs_f64()
-            )?;
+            write!(f, ", after {:.1} s for the previous one to end", waited.as_secs_f64())?;
         }
         if let Some(pid) = self.took_over {
-            write!(
-                f,
-                ", in place of one without guard (pid {pid}), which was ended"
-            )?;
+            write!(f, ", in place of one without guard (pid {pid}), which was ended")?;
         }
         Ok(())
     }
@@ -246,10 +235,7 @@ fn plan(layout: &Layout, options: &ClusterOptions) -> Result<(Plan, u32), Cluste
 
 type Messages = Lines<BufReader<ChildStdout>>;
 
-async fn spawn_guard(
-    program: Option<PathBuf>,
-    plan: &Plan,
-) -> Result<(Guard, Messages), ClusterError> {
+async fn spawn_guard(program: Option<PathBuf>, plan: &Plan) -> Result<(Guard, Messages), ClusterError> {
     let program = match program {
         Some(program) => std::path::absolute(&program).map_err(ClusterError::file("run", &program)),
         None => std::env::current_exe().map_err(ClusterError::file("run", Path::new("ourselves"))),
@@ -346,9 +332,7 @@ async fn answers(connection: &Config) -> Result<bool, ClusterError> {
 async fn create_database(mut connection: Config) -> Result<(), ClusterError> {
     let (client, session) = connection.dbname("postgres").connect(NoTls).await?;
     let session = tokio::spawn(session);
-    client
-        .batch_execute(&format!("CREATE DATABASE {NAME}"))
-        .await?;
+    client.batch_execute(&format!("CREATE DATABASE {NAME}")).await?;
     drop(client);
     // The result says how the session ended, which no longer matters.
     let _ = session.await;

@@ -1,0 +1,249 @@
+//! The layers of the configuration laid over each other, and strict reading of the result.
+//!
+//! A value never changes its type on the way: `1.5` is no whole number and `true` is not 1. Texts
+//! from the environment and from flags take the type that their key has.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::{FileFormat, Source as _, Value, ValueKind};
+
+use super::ConfigError;
+use super::keys::{KEYS, Key, KeyKind};
+use super::secret::Secret;
+
+/// How the environment names a key: `http.listen` is `UPTALLY__HTTP__LISTEN`.
+const ENV_PREFIX: &str = "UPTALLY__";
+
+/// The file of the configuration.
+#[derive(Debug, Clone)]
+pub enum ConfigFile {
+    /// Read if it is there.
+    IfPresent(PathBuf),
+    /// Named by the user: must be there.
+    Required(PathBuf),
+}
+
+/// A key set by a flag of the command line, or by the environment variable that stands in for it.
+#[derive(Debug, Clone)]
+pub struct FlagValue {
+    /// `section.name`.
+    pub key: &'static str,
+    /// Where it comes from, as users shall see it: `flag --listen`, `env DATABASE_URL`.
+    pub origin: String,
+    /// The value.
+    pub text: Secret,
+}
+
+/// The merged values. Not `Debug`: secrets are in it.
+pub(super) struct Layers(Value);
+
+impl Layers {
+    /// Defaults, then `file`, then the variables of `env` that begin with [`ENV_PREFIX`], then
+    /// `flags`: the later one wins.
+    pub(super) fn merge(
+        file: &ConfigFile,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<FlagValue>,
+    ) -> Result<Self, ConfigError> {
+        let mut all = defaults();
+        all.extend(read_file(file)?);
+        all.extend(read_env(env)?);
+        for flag in flags {
+            let key = Key::find(flag.key).ok_or_else(|| ConfigError::not_a_key(flag.key))?;
+            all.push((key, typed(key, &flag.origin, flag.text.expose())));
+        }
+        let mut builder = config::Config::builder();
+        for (key, value) in all {
+            builder = builder.set_override(key.name, value)?;
+        }
+        Ok(Layers(builder.build()?.cache))
+    }
+
+    /// The whole number of `key`, in the range of the key and of `T`.
+    pub(super) fn integer<T: TryFrom<i64>>(&self, key: &str) -> Result<T, ConfigError> {
+        let known = Key::find(key);
+        let Some(KeyKind::Integer { min, max, .. }) = known.map(|key| key.kind) else {
+            return Err(ConfigError::not_a_key(key));
+        };
+        let value = self.get(key).ok_or_else(|| ConfigError::not_a_key(key))?;
+        match value.kind {
+            ValueKind::I64(number) if (min..=max).contains(&number) => number.try_into().ok(),
+            _ => None,
+        }
+        .ok_or_else(|| refused(key, value, &format!("expected a whole number from {min} to {max}")))
+    }
+
+    /// What `read` makes of the text of `key`. The error of `read` begins with "expected".
+    pub(super) fn text<T, E: ToString>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        let found = self.optional_text(key, read)?;
+        found.ok_or_else(|| ConfigError::not_a_key(key))
+    }
+
+    /// Like [`Layers::text`]; nothing if the key is not set.
+    pub(super) fn optional_text<T, E: ToString>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let ValueKind::String(text) = &value.kind else {
+            return Err(refused(key, value, "expected a text in quotes"));
+        };
+        read(text)
+            .map(Some)
+            .map_err(|error| refused(key, value, &error.to_string()))
+    }
+
+    /// The value of a key, with its origin; nothing if it is not set.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        let (section, name) = key.split_once('.')?;
+        table(&self.0)?
+            .get(section)
+            .and_then(table)
+            .and_then(|values| values.get(name))
+    }
+}
+
+fn table(value: &Value) -> Option<&config::Map<String, Value>> {
+    match &value.kind {
+        ValueKind::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn defaults() -> Vec<(&'static Key, Value)> {
+    let origin = "default".to_owned();
+    let value = |key: &'static Key| {
+        let kind: ValueKind = match key.kind {
+            KeyKind::Integer { default, .. } => default.into(),
+            KeyKind::Text(default) => default.into(),
+            KeyKind::Optional => return None,
+        };
+        Some((key, Value::new(Some(&origin), kind)))
+    };
+    KEYS.iter().filter_map(value).collect()
+}
+
+fn read_file(file: &ConfigFile) -> Result<Vec<(&'static Key, Value)>, ConfigError> {
+    let path = match file {
+        ConfigFile::IfPresent(path) if matches!(path.try_exists(), Ok(false)) => {
+            return Ok(Vec::new());
+        }
+        ConfigFile::IfPresent(path) | ConfigFile::Required(path) => path,
+    };
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let origin = path.display().to_string();
+    let mut found = Vec::new();
+    for (section, content) in parse_toml(path, &text)? {
+        let ValueKind::Table(values) = content.kind else {
+            return Err(unknown(&section, &origin));
+        };
+        for (name, value) in values {
+            let name = format!("{section}.{name}");
+            let key = Key::find(&name).ok_or_else(|| unknown(&name, &origin))?;
+            found.push((key, Value::new(Some(&origin), value.kind)));
+        }
+    }
+    Ok(found)
+}
+
+fn parse_toml(path: &Path, text: &str) -> Result<impl Iterator<Item = (String, Value)> + use<>, ConfigError> {
+    let parsed = config::File::from_str(text, FileFormat::Toml).collect();
+    let sections = parsed.map_err(|error| {
+        // The parser's whole message quotes the line, and there may be a password on it.
+        let toml = match &error {
+            config::ConfigError::FileParse { cause, .. } => cause.downcast_ref::<toml::de::Error>(),
+            _ => None,
+        };
+        let before = toml
+            .and_then(toml::de::Error::span)
+            .and_then(|span| text.get(..span.start));
+        ConfigError::Toml {
+            path: path.to_path_buf(),
+            line: before.map_or(1, |before| before.matches('\n').count() + 1),
+            message: toml.map_or("expected TOML", |toml| toml.message()).to_owned(),
+        }
+    })?;
+    Ok(sections.into_iter())
+}
+
+fn read_env(env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Vec<(&'static Key, Value)>, ConfigError> {
+    let mut found = Vec::new();
+    for (variable, text) in env {
+        let Some(variable) = variable.to_str() else {
+            continue;
+        };
+        let Some(name) = variable.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
+        let name = name.to_lowercase().replace("__", ".");
+        let origin = format!("env {variable}");
+        let key = Key::find(&name).ok_or_else(|| unknown(&name, &origin))?;
+        let text: &OsStr = &text;
+        let text = text.to_str().ok_or_else(|| ConfigError::Value {
+            key: key.name.to_owned(),
+            problem: "expected UTF-8 text".to_owned(),
+            origin: origin.clone(),
+        })?;
+        found.push((key, typed(key, &origin, text)));
+    }
+    Ok(found)
+}
+
+/// A text as a value of the type that `key` has. What cannot be one stays a text, which the reader
+/// of the key refuses.
+fn typed(key: &Key, origin: &String, text: &str) -> Value {
+    let kind: ValueKind = match (key.kind, text.parse::<i64>()) {
+        (KeyKind::Integer { .. }, Ok(number)) => number.into(),
+        _ => text.into(),
+    };
+    Value::new(Some(origin), kind)
+}
+
+fn unknown(name: &str, origin: &str) -> ConfigError {
+    let nearest = Key::nearest(name);
+    ConfigError::Unknown {
+        key: name.to_owned(),
+        origin: origin.to_owned(),
+        nearest: if origin.starts_with("env ") {
+            format!("{ENV_PREFIX}{}", nearest.replace('.', "__").to_uppercase())
+        } else {
+            nearest.to_owned()
+        },
+    }
+}
+
+fn refused(key: &str, value: &Value, expected: &str) -> ConfigError {
+    let problem = match (&value.kind, Key::find(key)) {
+        (_, Some(Key { secret: true, .. })) => format!("{expected}; what was found is not shown"),
+        (ValueKind::String(text), _) => format!("{expected}, found {:?}", shortened(text)),
+        (ValueKind::Table(_), _) => format!("{expected}, found a table"),
+        (ValueKind::Array(_), _) => format!("{expected}, found a list"),
+        (other, _) => format!("{expected}, found {other}"),
+    };
+    ConfigError::Value {
+        key: key.to_owned(),
+        problem,
+        origin: value.origin().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A value goes into an error message, which stays one line that can be read.
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,340 @@
+//! Of the layers, the errors and what is shown.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::keys::KeyKind;
+use super::*;
+
+/// A configuration file with `toml` in it, environment variables and flags (key, flag, text).
+struct Given<'a> {
+    toml: &'a str,
+    env: &'a [(&'a str, &'a str)],
+    flags: &'a [(&'static str, &'a str, &'a str)],
+}
+
+impl Given<'_> {
+    fn load(&self) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("uptally.toml");
+        fs::write(&path, self.toml).unwrap();
+        let env = self.env.iter().map(|(name, text)| (name.into(), text.into()));
+        let flag = |&(key, origin, text): &(&'static str, &str, &str)| FlagValue {
+            key,
+            origin: origin.to_owned(),
+            text: text.into(),
+        };
+        let flags = self.flags.iter().map(flag).collect();
+        let outcome = Config::load(&ConfigFile::Required(path.clone()), env, flags);
+        let path = path.display().to_string();
+        outcome.map_err(|error| error.to_string().replace(&path, "FILE"))
+    }
+}
+
+fn toml(toml: &str) -> Given<'_> {
+    Given {
+        toml,
+        env: &[],
+        flags: &[],
+    }
+}
+
+fn env<'a>(env: &'a [(&'a str, &'a str)]) -> Given<'a> {
+    Given {
+        toml: "",
+        env,
+        flags: &[],
+    }
+}
+
+fn shown_line(config: &Config, key: &str) -> String {
+    let shown = config.effective.to_string();
+    let line = shown.lines().find(|line| line.contains(key));
+    line.expect("every key is shown").to_owned()
+}
+
+#[test]
+fn each_layer_wins_over_those_before_it() {
+    const KEY: &str = "http.listen";
+    const TOML: &str = "[http]\nlisten = '127.0.0.1:2'";
+    const ENV: &[(&str, &str)] = &[("UPTALLY__HTTP__LISTEN", "127.0.0.1:3")];
+    const FLAG: &[(&str, &str, &str)] = &[(KEY, "flag --listen", "127.0.0.1:4")];
+    for (toml, env, flags, port, origin) in [
+        ("", &[][..], &[][..], 8080, "default"),
+        (TOML, &[], &[], 2, "uptally.toml"),
+        (TOML, ENV, &[], 3, "env UPTALLY__HTTP__LISTEN"),
+        (TOML, ENV, FLAG, 4, "flag --listen"),
+        (TOML, &[], FLAG, 4, "flag --listen"),
+        ("", ENV, &[], 3, "env UPTALLY__HTTP__LISTEN"),
+    ] {
+        let config = Given { toml, env, flags }.load().unwrap();
+        assert_eq!(config.http.listen.port(), port);
+        let line = shown_line(&config, KEY);
+        let start = format!("{KEY} = \"127.0.0.1:{port}\"   # from ");
+        assert!(line.starts_with(&start) && line.ends_with(origin), "{line}");
+    }
+}
+
+#[test]
+fn values_reach_their_part_with_their_type() {
+    let config = toml(
+        "[database]\nconnect_timeout_ms = 100\n[report]\nas_of = 2023-01-25T18:13:22Z\n\
+         windows = 'rolling'\nclosed = 'excluded'\n[feed]\nwake = 'poll'\n[log]\nformat = 'json'\n\
+         [rollup]\nretention_days = 16\n[state]\ndir = '/srv/uptally'",
+    )
+    .load()
+    .unwrap();
+    assert_eq!(config.database.connect_timeout, Duration::from_millis(100));
+    assert_eq!(config.report.as_of.to_string(), "2023-01-25T18:13:22Z");
+    assert_eq!(config.report.windows, Windows::Rolling);
+    assert_eq!(config.report.closed, ClosedTime::Excluded);
+    assert_eq!(config.feed.wake, Wake::Poll);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.rollup.retention_days, 16);
+    assert_eq!(config.state.dir.as_deref(), Some(Path::new("/srv/uptally")));
+    let config = env(&[("UPTALLY__FEED__AWAKE_FOR_MS", "0")]).load().unwrap();
+    assert_eq!(config.feed.awake_for, Duration::ZERO);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_origin_and_its_neighbour() {
+    for (given, message) in [
+        (
+            toml("[http]\nlistn = '127.0.0.1:1'"),
+            "unknown key http.listn (from FILE); the nearest known key is http.listen",
+        ),
+        (
+            toml("[http.tls]\ncert = 'x'"),
+            "unknown key http.tls (from FILE); the nearest known key is http.listen",
+        ),
+        (
+            toml("listen = '127.0.0.1:1'"),
+            "unknown key listen (from FILE); the nearest known key is http.listen",
+        ),
+        (
+            env(&[("UPTALLY__HTTP__LISTN", "127.0.0.1:1")]),
+            "unknown key http.listn (from env UPTALLY__HTTP__LISTN); \
+             the nearest known key is UPTALLY__HTTP__LISTEN",
+        ),
+        (
+            env(&[("UPTALLY__FEED_WAKE", "poll")]),
+            "unknown key feed_wake (from env UPTALLY__FEED_WAKE); \
+             the nearest known key is UPTALLY__FEED__WAKE",
+        ),
+    ] {
+        assert_eq!(given.load().unwrap_err(), message);
+    }
+    // Variables of others are none of ours.
+    assert!(env(&[("UPTALLY_X", "1"), ("HTTP__LISTEN", "x")]).load().is_ok());
+}
+
+#[test]
+fn a_wrong_value_says_what_was_expected() {
+    for (given, message) in [
+        (
+            toml("[http]\nconnections_max = 0"),
+            "http.connections_max: expected a whole number from 1 to 65536, found 0 (from FILE)",
+        ),
+        (
+            toml("[http]\nconnections_max = 1.5"),
+            "http.connections_max: expected a whole number from 1 to 65536, found 1.5 (from FILE)",
+        ),
+        (
+            toml("[http]\nconnections_max = '256'"),
+            "http.connections_max: expected a whole number from 1 to 65536, found \"256\" (from FILE)",
+        ),
+        (
+            toml("[http]\nconnections_max = true"),
+            "http.connections_max: expected a whole number from 1 to 65536, found true (from FILE)",
+        ),
+        (
+            toml("[http]\nlisten = 8080"),
+            "http.listen: expected a text in quotes, found 8080 (from FILE)",
+        ),
+        (
+            toml("[http]\nlisten = ['127.0.0.1:1']"),
+            "http.listen: expected a text in quotes, found a list (from FILE)",
+        ),
+        (
+            env(&[("UPTALLY__HTTP__LISTEN", "localhost")]),
+            "http.listen: expected an address and a port such as 127.0.0.1:8080 or [::1]:8080, \
+             found \"localhost\" (from env UPTALLY__HTTP__LISTEN)",
+        ),
+        (
+            env(&[("UPTALLY__ROLLUP__RETENTION_DAYS", "soon")]),
+            "rollup.retention_days: expected a whole number from 16 to 36500, found \"soon\" \
+             (from env UPTALLY__ROLLUP__RETENTION_DAYS)",
+        ),
+        (
+            toml("[feed]\nwake = 'Notify'"),
+            "feed.wake: expected notify or poll, found \"Notify\" (from FILE)",
+        ),
+        (
+            toml("[log]\nfilter = 'uptally=loud'"),
+            "log.filter: expected log directives such as info or info,uptally::feed=debug, \
+             found \"uptally=loud\" (from FILE)",
+        ),
+        (
+            toml("[report]\noutput_url = ''"),
+            "report.output_url: expected a directory or the URL of an object store; \
+             what was found is not shown (from FILE)",
+        ),
+        (
+            toml("[state]\ndir = ''"),
+            "state.dir: expected a directory, found \"\" (from FILE)",
+        ),
+    ] {
+        assert_eq!(given.load().unwrap_err(), message);
+    }
+    let long = toml(&format!("[feed]\nwake = '{}'", "x".repeat(1 << 20))).load();
+    assert!(long.unwrap_err().len() < 200);
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_the_line() {
+    for (text, line) in [
+        ("[http]\nlisten = = 1", 2),
+        ("\n\n[http\n", 3),
+        ("[http]\nlisten = '127.0.0.1:1'\nlisten = '127.0.0.1:2'", 3),
+        ("[http]\nconnections_max = 99999999999999999999", 1),
+    ] {
+        let error = toml(text).load().unwrap_err();
+        assert!(error.starts_with(&format!("FILE, line {line}: ")), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn the_default_file_may_be_absent_the_named_one_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("none.toml");
+    assert!(Config::load(&ConfigFile::IfPresent(path.clone()), [], Vec::new()).is_ok());
+    let missing = Config::load(&ConfigFile::Required(path), [], Vec::new());
+    assert!(matches!(missing, Err(ConfigError::Read { .. })));
+    // A directory is there, but is no file.
+    let present = ConfigFile::IfPresent(dir.path().to_owned());
+    assert!(matches!(
+        Config::load(&present, [], Vec::new()),
+        Err(ConfigError::Read { .. })
+    ));
+}
+
+#[test]
+fn passwords_are_shown_nowhere() {
+    const PASSWORD: &str = "hunter2";
+    let url = format!("postgres://ann:{PASSWORD}@db.example/uptime");
+    let flag = Given {
+        toml: "",
+        env: &[],
+        flags: &[("database.url", "env DATABASE_URL", &url)],
+    };
+    let config = flag.load().unwrap();
+    assert_eq!(
+        shown_line(&config, "database.url"),
+        "database.url = \"postgres://ann:***@db.example:5432/uptime\"   # from env DATABASE_URL"
+    );
+    let connection = config.database.url.as_ref().unwrap().connection();
+    assert_eq!(connection.get_password(), Some(PASSWORD.as_bytes()));
+    assert!(!format!("{config:?}{}", config.effective).contains(PASSWORD));
+    let flag = FlagValue {
+        key: "database.url",
+        origin: "flag --database-url".to_owned(),
+        text: url.as_str().into(),
+    };
+    assert!(!format!("{flag:?}").contains(PASSWORD));
+
+    for toml_text in [
+        format!("[database]\nurl = 'postgres://ann:{PASSWORD}@'"),
+        format!("[database]\nurl = 'postgres://ann:{PASSWORD}@db.example/uptime"),
+        format!("[database]\nurl = postgres://ann:{PASSWORD}@db.example/uptime"),
+        format!("[database]\nurl = ['{PASSWORD}']"),
+        format!("[database]\nurl = {{ password = '{PASSWORD}' }}"),
+        format!("[database]\nurl = 'a'\nurl = '{PASSWORD}'"),
+        format!("[report]\noutput_url = 's3://key:{PASSWORD}@bucket/x'"),
+    ] {
+        let error = toml(&toml_text).load().unwrap_err();
+        assert!(!error.contains(PASSWORD), "{error}");
+    }
+}
+
+#[test]
+fn every_key_is_shown_once_and_the_values_are_toml() {
+    let config = toml("").load().unwrap();
+    let shown = config.effective.to_string();
+    assert_eq!(shown.lines().count(), KEYS.len());
+    let table: toml::Table = shown.parse().unwrap();
+    assert_eq!(flat(&table), defaults());
+    for line in shown.lines() {
+        assert!(line.ends_with("   # from default"), "{line}");
+    }
+}
+
+#[test]
+fn the_committed_file_shows_every_key_and_changes_nothing() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG_FILE_DEFAULT);
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(flat(&text.parse().unwrap()), []);
+
+    let mut comment = String::new();
+    let mut uncommented = String::new();
+    let mut section = "";
+    for line in text.lines() {
+        if let Some(prose) = line.strip_prefix("# ") {
+            comment.push_str(prose);
+            comment.push(' ');
+            continue;
+        }
+        let key = line.strip_prefix('#').and_then(|line| line.split_once(" = "));
+        if let Some((name, _)) = key {
+            let name = format!("{section}.{name}");
+            let key = Key::find(&name).expect(&name);
+            assert!(!comment.is_empty(), "{name} has a comment");
+            if let KeyKind::Integer { min, max, .. } = key.kind {
+                assert!(comment.contains(&format!("{min} to {max}")), "range of {name}");
+            }
+            uncommented.push_str(line.trim_start_matches('#'));
+        } else {
+            section = line.trim_matches(['[', ']']);
+            uncommented.push_str(line);
+        }
+        uncommented.push('\n');
+        comment.clear();
+    }
+
+    let all = flat(&uncommented.parse().unwrap());
+    let names: BTreeSet<_> = all.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, KEYS.iter().map(|key| key.name).collect());
+    let optional = |name: &str| matches!(Key::find(name).unwrap().kind, KeyKind::Optional);
+    let with_default: Vec<_> = all.iter().filter(|(name, _)| !optional(name)).cloned().collect();
+    assert_eq!(with_default, defaults());
+    // The examples of the optional keys are good ones too.
+    toml(&uncommented).load().unwrap();
+}
+
+/// `section.name` and value, ordered by name.
+fn flat(table: &toml::Table) -> Vec<(String, toml::Value)> {
+    let mut all = Vec::new();
+    for (section, values) in table {
+        for (name, value) in values.as_table().unwrap() {
+            all.push((format!("{section}.{name}"), value.clone()));
+        }
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+fn defaults() -> Vec<(String, toml::Value)> {
+    let default = |key: &Key| {
+        let value: toml::Value = match key.kind {
+            KeyKind::Integer { default, .. } => default.into(),
+            KeyKind::Text(default) => default.into(),
+            KeyKind::Optional => return None,
+        };
+        Some((key.name.to_owned(), value))
+    };
+    let mut all: Vec<_> = KEYS.iter().filter_map(default).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}

@@ -1,0 +1,125 @@
+//! Settings that are one of a few words.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::time::Timestamp;
+
+pub use crate::window::{ClosedTime, Windows};
+
+/// The text is none of the words; says which they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseWordError(&'static str);
+
+/// What wakes the follower of the change feed (`feed.wake`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// NOTIFY, with a poll from time to time as the guarantee.
+    Notify,
+    /// Polling alone: for connection poolers, and where writers use PREPARE TRANSACTION.
+    Poll,
+}
+
+impl FromStr for Wake {
+    type Err = ParseWordError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "notify" => Ok(Wake::Notify),
+            "poll" => Ok(Wake::Poll),
+            _ => Err(ParseWordError("expected notify or poll")),
+        }
+    }
+}
+
+/// The form of log lines (`log.format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ParseWordError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(ParseWordError("expected text or json")),
+        }
+    }
+}
+
+/// The instant that a report is of (`report.as_of`), before it is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsOf {
+    /// The wall clock when the report is asked for.
+    Now,
+    /// The newest observation, for data sets that stand still.
+    Latest,
+    /// A given instant.
+    At(Timestamp),
+}
+
+/// The text is no instant to report as of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected now, latest or a time such as 2023-01-25T18:13:22Z (from 2000 to 2099, with its zone)")]
+pub struct ParseAsOfError;
+
+impl FromStr for AsOf {
+    type Err = ParseAsOfError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "now" => Ok(AsOf::Now),
+            "latest" => Ok(AsOf::Latest),
+            _ => text.parse().map(AsOf::At).map_err(|_| ParseAsOfError),
+        }
+    }
+}
+
+impl fmt::Display for AsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AsOf::Now => f.write_str("now"),
+            AsOf::Latest => f.write_str("latest"),
+            AsOf::At(at) => fmt::Display::fmt(at, f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed parse is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn every_word_reads_and_nothing_else_does() {
+        fn check<T: FromStr<Err: fmt::Display>>(words: [&str; 2]) {
+            for word in words {
+                assert!(word.parse::<T>().is_ok(), "{word}");
+                let error = word.to_uppercase().parse::<T>().err().unwrap();
+                assert!(error.to_string().contains(word), "{error}");
+            }
+        }
+        check::<Wake>(["notify", "poll"]);
+        check::<LogFormat>(["text", "json"]);
+        check::<Windows>(["calendar", "rolling"]);
+        check::<ClosedTime>(["uptime", "excluded"]);
+    }
+
+    #[test]
+    fn as_of_reads_what_it_shows() {
+        for text in ["now", "latest", "2023-01-25T18:13:22Z"] {
+            assert_eq!(text.parse::<AsOf>().unwrap().to_string(), text);
+        }
+        for text in ["", "Now", "2023-01-25", "1999-01-01T00:00:00Z"] {
+            assert_eq!(text.parse::<AsOf>(), Err(ParseAsOfError), "{text}");
+        }
+    }
+}
