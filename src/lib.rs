@@ -16,8 +16,11 @@ pub mod rollup;
 // The reference that all of the above is held against; it uses layer 0 only.
 pub mod oracle;
 
-// Layer 3: the clock.
+// Layer 3: the outside world: time, Postgres, what changed there, what we keep there.
 pub mod clock;
+pub mod db;
+pub mod feed;
+pub mod ledger;
 
 // Layer 4: reports.
 pub mod report;

@@ -12,14 +12,7 @@ pub use crate::window::{ClosedTime, Windows};
 #[error("{0}")]
 pub struct ParseWordError(&'static str);
 
-/// What wakes the follower of the change feed (`feed.wake`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// NOTIFY, with a poll from time to time as the guarantee.
-    Notify,
-    /// Polling alone: for connection poolers, and where writers use PREPARE TRANSACTION.
-    Poll,
-}
+pub use crate::feed::doorbell::Wake;
 
 impl FromStr for Wake {
     type Err = ParseWordError;

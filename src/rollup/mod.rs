@@ -179,9 +179,12 @@ impl Rollup {
         if let Some(store) = self.ids.find(id) {
             return store;
         }
-        let schedule = self
-            .book
-            .intern(&Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open()));
+        self.enroll(id, &Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open()))
+    }
+
+    /// Adds a store that is not known yet, without observations.
+    pub fn enroll(&mut self, id: &str, schedule: &Schedule) -> StoreNo {
+        let schedule = self.book.intern(schedule);
         let store = self.ids.add(id);
         self.place(store, StoreState::new(schedule));
         self.book.retain(schedule);

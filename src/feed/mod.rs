@@ -1,0 +1,259 @@
+//! The change feed: what changed in the input tables since a cursor.
+//!
+//! NOTIFY wakes ([`doorbell`]), the snapshot delta tells: rows carry the transaction that wrote them, and new are
+//! those of transactions that were not visible at the cursor and are now. Everything is read in one
+//! REPEATABLE READ transaction ([`Reading`]), so that what is applied is one point of the change stream.
+
+pub mod doorbell;
+
+mod cursor;
+mod raw;
+mod rebuild;
+
+pub use cursor::{Cursor, ParseCursorError};
+
+use std::collections::BTreeMap;
+
+use futures_util::{TryStreamExt, pin_mut};
+use rustc_hash::FxHashSet;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use crate::db::DbError;
+use crate::rollup::{Observation, ReadBack, Rollup, StoreNo};
+use crate::store::Status;
+use crate::time::Timestamp;
+
+/// Rows that wait for nothing between two looks at who else wants something.
+const APPLY_ROWS: usize = 50_000;
+
+/// Stores that one query reads back.
+const STORES_PER_QUERY: usize = 500;
+
+/// A consistent look at the input tables: everything read through it is of the same point.
+pub struct Reading<'a> {
+    transaction: Transaction<'a>,
+    cursor: Cursor,
+}
+
+/// What is new since a cursor, not yet applied.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Rows of stores that the rollup knows.
+    rows: Vec<(StoreNo, Observation)>,
+    /// Rows of stores that it does not know.
+    new_stores: Vec<(String, Observation)>,
+    /// Stretches in which rows went away.
+    stretches: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// Stores whose hours or zone changed.
+    rescheduled: FxHashSet<String>,
+    /// A table was emptied: everything is to be read again.
+    everything: bool,
+}
+
+impl Delta {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0 && !self.has_invalidations()
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows.len() + self.new_stores.len()
+    }
+
+    /// Whether stores must be read from raw.
+    pub fn has_invalidations(&self) -> bool {
+        self.everything || !self.stretches.is_empty() || !self.rescheduled.is_empty()
+    }
+
+    /// Whether the rollup must be built anew instead of moved forward.
+    pub fn wants_rebuild(&self) -> bool {
+        self.everything
+    }
+}
+
+/// The point at which the database is. Equal to a cursor: nothing changed since. Much cheaper than a reading.
+pub async fn current(client: &Client) -> Result<Cursor, DbError> {
+    let row = client
+        .query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[])
+        .await?;
+    parse(row.try_get(0)?)
+}
+
+fn parse(text: &str) -> Result<Cursor, DbError> {
+    text.parse()
+        .map_err(|_| DbError::Unexpected(format!("the database has a snapshot that is none: {text}")))
+}
+
+impl<'a> Reading<'a> {
+    /// Starts a consistent look.
+    pub async fn start(client: &'a mut Client) -> Result<Self, DbError> {
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        // Before the snapshot exists: TRUNCATE does not respect snapshots, and with the lock it has either
+        // committed before ours or waits until we are done.
+        transaction
+            .batch_execute(
+                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones IN ACCESS SHARE MODE",
+            )
+            .await?;
+        let row = transaction
+            .query_one(
+                "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()",
+                &[],
+            )
+            .await?;
+        if row.try_get(1)? {
+            // On a standby a running transaction reads as committed.
+            return Err(DbError::Unexpected(
+                "the database is a standby; only a primary can be followed".into(),
+            ));
+        }
+        let cursor = parse(row.try_get(0)?)?;
+        Ok(Reading { transaction, cursor })
+    }
+
+    /// The point that this reading sees.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The transaction, for reading other tables at the same point.
+    pub fn transaction(&self) -> &Transaction<'a> {
+        &self.transaction
+    }
+
+    /// Ends the look. Dropping it does too, a little later.
+    pub async fn finish(self) -> Result<Cursor, DbError> {
+        self.transaction.commit().await?;
+        Ok(self.cursor)
+    }
+
+    /// Reads what is new since `old`. Changes nothing in the rollup.
+    pub async fn delta(&self, old: &Cursor, rollup: &Rollup) -> Result<Delta, DbError> {
+        let mut delta = Delta::default();
+        let from = old.xmax().to_string();
+        self.read_rows("change_xid >= $1::text::xid8", &from, rollup, &mut delta)
+            .await?;
+        // A transaction that stays open for long costs this list, not a scan.
+        let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
+        if !running.is_empty() {
+            let condition = "change_xid = ANY ($1::text[]::xid8[])";
+            self.read_rows(condition, &running, rollup, &mut delta).await?;
+        }
+        let sql = "SELECT store_id, from_utc, to_utc FROM uptally.invalidation
+                   WHERE change_xid >= $1::text::xid8 OR change_xid = ANY ($2::text[]::xid8[])";
+        for row in self.transaction.query(sql, &[&from, &running]).await? {
+            let (from, to): (Option<Timestamp>, Option<Timestamp>) = (row.try_get(1)?, row.try_get(2)?);
+            match (row.try_get::<_, Option<String>>(0)?, from.zip(to)) {
+                (None, _) => delta.everything = true,
+                (Some(store), None) => {
+                    delta.rescheduled.insert(store);
+                }
+                (Some(store), Some((from, to))) => {
+                    let stretch = delta.stretches.entry(store).or_insert((from, to));
+                    *stretch = (stretch.0.min(from), stretch.1.max(to));
+                }
+            }
+        }
+        Ok(delta)
+    }
+
+    async fn read_rows(
+        &self,
+        condition: &str,
+        parameter: &(dyn ToSql + Sync),
+        rollup: &Rollup,
+        delta: &mut Delta,
+    ) -> Result<(), DbError> {
+        let sql = format!("SELECT store_id, timestamp_utc, status FROM public.store_activity WHERE {condition}");
+        let rows = self.transaction.query_raw(&sql, [parameter]).await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let id: &str = row.try_get(0)?;
+            let observation = observation(row.try_get(1)?, row.try_get(2)?);
+            match rollup.find(id) {
+                Some(store) => delta.rows.push((store, observation)),
+                None => delta.new_stores.push((id.to_owned(), observation)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a delta. In between, `pause` is called where the rollup is busy for long: whoever waits for
+    /// something else gets a turn.
+    pub async fn apply(&self, delta: Delta, rollup: &mut Rollup, mut pause: impl FnMut()) -> Result<(), DbError> {
+        debug_assert!(!delta.everything, "the rollup is to be built anew");
+        let Delta {
+            mut rows,
+            new_stores,
+            stretches,
+            mut rescheduled,
+            ..
+        } = delta;
+        rows.extend(
+            new_stores
+                .into_iter()
+                .map(|(id, observation)| (rollup.intern(&id), observation)),
+        );
+        // Sorted as a whole, rows are in order for every store, whatever order they were written in.
+        rows.sort_unstable();
+        let mut read_backs = Vec::new();
+        for chunk in rows.chunks_mut(APPLY_ROWS) {
+            read_backs.extend(rollup.apply(chunk));
+            pause();
+        }
+        let gone: Vec<&String> = stretches.keys().collect();
+        let unknown = self.unknown_stores(gone.into_iter().chain(&rescheduled)).await?;
+        for id in &unknown {
+            rescheduled.remove(id);
+            if let Some(store) = rollup.find(id) {
+                rollup.remove(store);
+            }
+        }
+        for (id, (from, to)) in stretches {
+            if let (Some(store), false) = (rollup.find(&id), rescheduled.contains(&id)) {
+                read_backs.extend(rollup.read_back(store, from, to));
+            }
+        }
+        let rescheduled: Vec<String> = rescheduled.into_iter().collect();
+        for ids in rescheduled.chunks(STORES_PER_QUERY) {
+            self.reschedule(ids, rollup).await?;
+            pause();
+        }
+        let read_backs = merged(read_backs, rollup);
+        for read_backs in read_backs.chunks(STORES_PER_QUERY) {
+            self.read_back(read_backs, rollup).await?;
+            pause();
+        }
+        Ok(())
+    }
+}
+
+/// One read-back per store: they are computed against the whole of it.
+fn merged(read_backs: Vec<ReadBack>, rollup: &Rollup) -> Vec<ReadBack> {
+    let mut by_store: BTreeMap<StoreNo, (Timestamp, Timestamp)> = BTreeMap::new();
+    for ReadBack { store, from, to, .. } in read_backs {
+        let stretch = by_store.entry(store).or_insert((from, to));
+        *stretch = (stretch.0.min(from), stretch.1.max(to));
+    }
+    by_store
+        .into_iter()
+        .filter_map(|(store, (from, to))| rollup.read_back(store, from, to))
+        .collect()
+}
+
+/// A row's observation. The table's CHECK lets no other status in.
+fn observation(at: Timestamp, status: &str) -> Observation {
+    let status = if status == Status::Inactive.as_str() {
+        Status::Inactive
+    } else {
+        Status::Active
+    };
+    Observation { at, status }
+}

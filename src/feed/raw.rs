@@ -1,0 +1,173 @@
+//! Reading stores from the raw tables: stretches of their timelines, their hours and zones.
+
+use std::collections::BTreeMap;
+
+use chrono_tz::Tz;
+use futures_util::{TryStreamExt, pin_mut};
+use rustc_hash::FxHashMap;
+use tokio_postgres::types::ToSql;
+
+use super::{Reading, observation};
+use crate::db::{DbError, WallTime};
+use crate::rollup::{Observation, ReadBack, Rollup};
+use crate::schedule::{DEFAULT_ZONE, Interval, Schedule};
+use crate::time::Timestamp;
+
+/// What each read-back asks for: the latest observation before it, and from there on to the end or to
+/// one hour past the first observation after it, which covers that observation's cell.
+const READ_BACK: &str = "
+    SELECT q.n::int, o.timestamp_utc, o.status
+    FROM pg_catalog.unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY
+             AS q (store_id, read_from, changed_to, to_the_end, n)
+    CROSS JOIN LATERAL (
+        (SELECT a.timestamp_utc, a.status FROM public.store_activity a
+         WHERE a.store_id = q.store_id AND a.timestamp_utc < q.read_from
+         ORDER BY a.timestamp_utc DESC LIMIT 1)
+        UNION ALL
+        (SELECT a.timestamp_utc, a.status FROM public.store_activity a
+         WHERE a.store_id = q.store_id AND a.timestamp_utc >= q.read_from
+           AND (q.to_the_end OR a.timestamp_utc < (
+               SELECT coalesce(min(b.timestamp_utc) + interval '1 hour', 'infinity') FROM public.store_activity b
+               WHERE b.store_id = q.store_id AND b.timestamp_utc > q.changed_to)))
+    ) o
+    ORDER BY q.n, o.timestamp_utc";
+
+const OBSERVATIONS: &str = "
+    SELECT q.n::int, a.timestamp_utc, a.status
+    FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS q (store_id, n)
+    JOIN public.store_activity a ON a.store_id = q.store_id
+    ORDER BY q.n, a.timestamp_utc";
+
+impl Reading<'_> {
+    /// Of these stores, the ones that no table knows.
+    pub(super) async fn unknown_stores(&self, ids: impl Iterator<Item = &String>) -> Result<Vec<String>, DbError> {
+        let ids: Vec<&String> = ids.collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT q.store_id FROM pg_catalog.unnest($1::text[]) AS q (store_id)
+                   WHERE NOT EXISTS (SELECT FROM public.store_activity a WHERE a.store_id = q.store_id)
+                     AND NOT EXISTS (SELECT FROM public.store_business_hours h WHERE h.store_id = q.store_id)
+                     AND NOT EXISTS (SELECT FROM public.store_timezones z WHERE z.store_id = q.store_id)";
+        let rows = self.transaction.query(sql, &[&ids]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Reads stretches back and splices them in.
+    pub(super) async fn read_back(&self, read_backs: &[ReadBack], rollup: &mut Rollup) -> Result<(), DbError> {
+        let ids: Vec<&str> = read_backs
+            .iter()
+            .map(|r| rollup.id(r.store).unwrap_or_default())
+            .collect();
+        let from: Vec<Timestamp> = read_backs.iter().map(|r| r.read_from).collect();
+        let to: Vec<Timestamp> = read_backs.iter().map(|r| r.to).collect();
+        let to_the_end: Vec<bool> = read_backs.iter().map(|r| r.to_the_end).collect();
+        let observations = self
+            .grouped(READ_BACK, &[&ids, &from, &to, &to_the_end], read_backs.len())
+            .await?;
+        for (read_back, observations) in read_backs.iter().zip(observations) {
+            rollup.splice(*read_back, &observations);
+        }
+        Ok(())
+    }
+
+    /// Reads the hours, zone and whole history of stores and gives them to the rollup.
+    pub(super) async fn reschedule(&self, ids: &[String], rollup: &mut Rollup) -> Result<(), DbError> {
+        let schedules = self.schedules(Some(ids)).await?;
+        let observations = self.grouped(OBSERVATIONS, &[&ids], ids.len()).await?;
+        for (id, observations) in ids.iter().zip(observations) {
+            let store = rollup.intern(id);
+            let default = || Schedule::new(DEFAULT_ZONE, std::iter::empty().collect());
+            let schedule = schedules.get(id).cloned().unwrap_or_else(default);
+            rollup.reschedule(store, &schedule, &observations);
+        }
+        Ok(())
+    }
+
+    /// The observations held back for stores because they were dated in the future.
+    pub async fn held(&self, stores: &[(String, Timestamp)], rollup: &mut Rollup) -> Result<(), DbError> {
+        let sql = "SELECT q.n::int, a.timestamp_utc, a.status
+                   FROM pg_catalog.unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS q (store_id, held_from, n)
+                   JOIN public.store_activity a ON a.store_id = q.store_id AND a.timestamp_utc >= q.held_from
+                   ORDER BY q.n, a.timestamp_utc";
+        let (ids, from): (Vec<&str>, Vec<Timestamp>) = stores.iter().map(|(id, from)| (id.as_str(), *from)).unzip();
+        let observations = self.grouped(sql, &[&ids, &from], stores.len()).await?;
+        let mut rows: Vec<_> = ids
+            .iter()
+            .zip(observations)
+            .filter_map(|(id, observations)| Some((rollup.find(id)?, observations)))
+            .flat_map(|(store, observations)| observations.into_iter().map(move |o| (store, o)))
+            .collect();
+        let read_backs = rollup.apply(&mut rows);
+        self.read_back(&read_backs, rollup).await
+    }
+
+    /// Rows `(n, timestamp_utc, status)` of a query, ordered, as one list for each `n` from 1 to `groups`.
+    async fn grouped(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        groups: usize,
+    ) -> Result<Vec<Vec<Observation>>, DbError> {
+        let mut lists = vec![Vec::new(); groups];
+        if groups == 0 {
+            return Ok(lists);
+        }
+        let rows = self.transaction.query_raw(sql, parameters.iter().copied()).await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let n: i32 = row.try_get(0)?;
+            if let Some(list) = usize::try_from(n - 1).ok().and_then(|n| lists.get_mut(n)) {
+                list.push(observation(row.try_get(1)?, row.try_get(2)?));
+            }
+        }
+        Ok(lists)
+    }
+
+    /// The schedules of stores that have hours or a zone; of all stores, or of some.
+    pub async fn schedules(&self, only: Option<&[String]>) -> Result<FxHashMap<String, Schedule>, DbError> {
+        let mut zones: FxHashMap<String, Tz> = FxHashMap::default();
+        let sql =
+            "SELECT store_id, timezone_str FROM public.store_timezones WHERE $1::text[] IS NULL OR store_id = ANY ($1)";
+        let rows = self.transaction.query_raw(sql, [&only]).await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let (id, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+            // The foreign key lets only names in that some version of this program knew.
+            let zone = name.parse().unwrap_or_else(|_| {
+                tracing::warn!(
+                    store_id = id,
+                    zone = name,
+                    "a time zone is not known any more; the default is used"
+                );
+                DEFAULT_ZONE
+            });
+            zones.insert(id.to_owned(), zone);
+        }
+        let mut hours: BTreeMap<String, Vec<Interval>> = BTreeMap::new();
+        let sql = "SELECT store_id, day, start_time_local, end_time_local FROM public.store_business_hours
+                   WHERE $1::text[] IS NULL OR store_id = ANY ($1)";
+        let rows = self.transaction.query_raw(sql, [&only]).await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let (start, end): (WallTime, WallTime) = (row.try_get(2)?, row.try_get(3)?);
+            let day = u8::try_from(row.try_get::<_, i16>(1)?).unwrap_or(u8::MAX);
+            let id: &str = row.try_get(0)?;
+            // The table's CHECKs say what Interval::new asks for.
+            if let Some(interval) = Interval::new(day, start.0, end.0) {
+                match hours.get_mut(id) {
+                    Some(intervals) => intervals.push(interval),
+                    None => drop(hours.insert(id.to_owned(), vec![interval])),
+                }
+            }
+        }
+        let mut schedules: FxHashMap<String, Schedule> = FxHashMap::default();
+        for (id, intervals) in hours {
+            let zone = zones.remove(&id).unwrap_or(DEFAULT_ZONE);
+            schedules.insert(id, Schedule::new(zone, intervals.into_iter().collect()));
+        }
+        let always = |zone| Schedule::new(zone, std::iter::empty().collect());
+        schedules.extend(zones.into_iter().map(|(id, zone)| (id, always(zone))));
+        Ok(schedules)
+    }
+}

@@ -1,0 +1,180 @@
+//! Reading the rollup back: at start, for a report without a daemon, for `verify`.
+
+use futures_util::{TryStreamExt, pin_mut};
+
+use super::{Identity, layout};
+use crate::db::DbError;
+use crate::feed::{Cursor, Reading};
+use crate::rollup::{Limits, Observation, Rollup, StoreNo};
+use crate::schedule::{Schedule, WeeklyHours};
+use crate::store::Status;
+use crate::time::Timestamp;
+
+/// How far the tables are.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The point; None: never built.
+    pub cursor: Option<Cursor>,
+    /// See [`layout`].
+    pub layout: String,
+    /// The database that the rows were made in; None: never built.
+    pub identity: Option<Identity>,
+    /// First instant with cells.
+    pub covers_from: Option<Timestamp>,
+    /// Latest observation that is counted.
+    pub newest: Option<Timestamp>,
+    /// Whether earlier cells were dropped.
+    pub truncated: bool,
+}
+
+impl Checkpoint {
+    /// Reads the checkpoint row.
+    pub async fn read(reading: &Reading<'_>) -> Result<Self, DbError> {
+        let row = reading
+            .transaction()
+            .query_one(
+                "SELECT cursor::text, layout, system_identifier, database_oid, activity_oid, timeline, covers_from,
+                        newest, truncated
+                 FROM uptally.checkpoint",
+                &[],
+            )
+            .await?;
+        let cursor: Option<&str> = row.try_get(0)?;
+        let cursor = cursor.map(str::parse).transpose();
+        let identity = match (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?) {
+            (Some(system_identifier), Some(database_oid), Some(activity_oid), Some(timeline)) => Some(Identity {
+                system_identifier,
+                database_oid,
+                activity_oid,
+                timeline,
+            }),
+            _ => None,
+        };
+        Ok(Checkpoint {
+            cursor: cursor.map_err(|_| DbError::Unexpected("uptally.checkpoint has a cursor that is none".into()))?,
+            layout: row.try_get(1)?,
+            identity,
+            covers_from: row.try_get(6)?,
+            newest: row.try_get(7)?,
+            truncated: row.try_get(8)?,
+        })
+    }
+
+    /// The cursor, if the rows may be continued from it; else why they must be made anew.
+    pub fn usable(&self, identity: &Identity, reading: &Reading<'_>) -> Result<&Cursor, &'static str> {
+        let Some(cursor) = &self.cursor else {
+            return Err("there is none yet");
+        };
+        if self.layout != layout() {
+            return Err("it was made by another version, or with other time zone data");
+        }
+        if !self.identity.is_some_and(|made_in| made_in.continues(identity)) {
+            return Err("it was made in another database, or store_activity was made anew");
+        }
+        if cursor.xmax() > reading.cursor().xmax() {
+            return Err("its cursor lies in the future: the database was restored");
+        }
+        Ok(cursor)
+    }
+}
+
+/// A rollup as the tables have it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The rollup, at `cursor`.
+    pub rollup: Rollup,
+    /// The point.
+    pub cursor: Cursor,
+}
+
+impl Loaded {
+    /// Loads the rollup. `Err` inside: why it cannot be used.
+    pub async fn load(
+        reading: &Reading<'_>,
+        limits: Limits,
+        now: Timestamp,
+    ) -> Result<Result<Loaded, &'static str>, DbError> {
+        let checkpoint = Checkpoint::read(reading).await?;
+        let identity = Identity::read(reading.transaction()).await?;
+        let cursor = match checkpoint.usable(&identity, reading) {
+            Ok(cursor) => cursor.clone(),
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut rollup = Rollup::new(limits, now);
+        let cells_from = rollup.restore_bounds(checkpoint.covers_from, checkpoint.truncated, checkpoint.newest);
+        load_schedules(reading, &mut rollup).await?;
+        let held = load_stores(reading, &mut rollup).await?;
+        load_cells(reading, cells_from, &mut rollup).await?;
+        reading.held(&held, &mut rollup).await?;
+        Ok(Ok(Loaded { rollup, cursor }))
+    }
+}
+
+async fn load_schedules(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<(), DbError> {
+    let sql = "SELECT g.schedule_no, g.timezone_str, g.weekly_hours, min(o.day_start), max(o.day_start)
+               FROM uptally.rollup_schedule g LEFT JOIN uptally.rollup_open o USING (schedule_no)
+               GROUP BY g.schedule_no ORDER BY g.schedule_no";
+    for row in reading.transaction().query(sql, &[]).await? {
+        let (zone, hours): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
+        let unexpected = || {
+            DbError::Unexpected(format!(
+                "uptally.rollup_schedule has hours that are none: {zone} {hours}"
+            ))
+        };
+        let hours: WeeklyHours = hours.parse().map_err(|_| unexpected())?;
+        let schedule = Schedule::new(zone.parse().map_err(|_| unexpected())?, hours);
+        let number = unsigned(row.try_get(0)?);
+        rollup.restore_schedule(number, &schedule);
+        if let (Some(first), Some(last)) = (row.try_get(3)?, row.try_get(4)?) {
+            rollup.restore_open_days(number, first, last);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the stores with held observations, and from when on.
+async fn load_stores(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<Vec<(String, Timestamp)>, DbError> {
+    let sql = "SELECT store_no, store_id, schedule_no, last_observed_at, last_status, held_from
+               FROM uptally.rollup_store ORDER BY store_no";
+    let rows = reading.transaction().query_raw(sql, std::iter::empty::<i32>()).await?;
+    pin_mut!(rows);
+    let mut held = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        let id: &str = row.try_get(1)?;
+        let last = match (row.try_get(3)?, row.try_get::<_, Option<&str>>(4)?) {
+            (Some(at), Some(word)) => {
+                let inactive = word == Status::Inactive.as_str();
+                let status = if inactive { Status::Inactive } else { Status::Active };
+                Some(Observation { at, status })
+            }
+            _ => None,
+        };
+        rollup.restore_store(store_no(row.try_get(0)?), id, unsigned(row.try_get(2)?), last);
+        if let Some(from) = row.try_get::<_, Option<Timestamp>>(5)? {
+            held.push((id.to_owned(), from));
+        }
+    }
+    Ok(held)
+}
+
+async fn load_cells(reading: &Reading<'_>, from: Timestamp, rollup: &mut Rollup) -> Result<(), DbError> {
+    let sql = "SELECT store_no, cell_start, down_us FROM uptally.rollup_down WHERE cell_start >= $1
+               ORDER BY store_no, cell_start";
+    let rows = reading.transaction().query_raw(sql, [&from]).await?;
+    pin_mut!(rows);
+    while let Some(row) = rows.try_next().await? {
+        // The table's CHECK: at most an hour.
+        let down_us = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
+        rollup.restore_cell(store_no(row.try_get(0)?), row.try_get(1)?, down_us);
+    }
+    Ok(())
+}
+
+fn store_no(number: i32) -> StoreNo {
+    unsigned(number)
+}
+
+/// Numbers in the tables come from ours, which are not negative.
+fn unsigned(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}

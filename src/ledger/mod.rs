@@ -1,0 +1,147 @@
+//! The rollup in Postgres: its rows, and the checkpoint that says how far they are.
+//!
+//! Rows and checkpoint are written in one transaction, so that a reader and a restart always find a point of
+//! the change stream, whatever was killed when. The cursor is a snapshot that was taken before the
+//! transaction that writes it got its number: any prefix of the server's log that holds the cursor holds all that
+//! the cursor claims.
+//!
+//! The *epoch* fences: a daemon raises it when it takes over, and a checkpoint is written only where the
+//! epoch is still its own.
+
+mod load;
+mod write;
+
+pub use load::{Checkpoint, Loaded};
+
+use tokio_postgres::Client;
+
+use crate::db::{Database, DbError, Session};
+use crate::feed::Cursor;
+use crate::rollup::Dirty;
+use crate::time::Timestamp;
+
+/// What the rows were made by. Another layout or other time zone data: they are made anew.
+pub fn layout() -> String {
+    format!("1 tz {}", chrono_tz::IANA_TZDB_VERSION)
+}
+
+/// Which database this is, so that a restored copy or another one is not taken for it: its transaction
+/// numbers would mean something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the cluster, from `initdb`.
+    pub system_identifier: i64,
+    /// Of the database.
+    pub database_oid: u32,
+    /// Of the table `store_activity`.
+    pub activity_oid: u32,
+    /// Raised by every promotion of a standby.
+    pub timeline: i32,
+}
+
+impl Identity {
+    /// The identity of the database that a client is connected to.
+    pub async fn read(client: &impl tokio_postgres::GenericClient) -> Result<Self, DbError> {
+        let row = client
+            .query_one(
+                "SELECT s.system_identifier, d.oid, 'public.store_activity'::regclass::oid,
+                        ('x' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::int
+                 FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+                 WHERE d.datname = pg_catalog.current_database()",
+                &[],
+            )
+            .await?;
+        Ok(Identity {
+            system_identifier: row.try_get(0)?,
+            database_oid: row.try_get(1)?,
+            activity_oid: row.try_get(2)?,
+            timeline: row.try_get(3)?,
+        })
+    }
+
+    /// Whether rows made under the other identity speak of the same transactions. A promotion keeps them:
+    /// what it loses, the rollup rows lose with it.
+    pub fn continues(&self, other: &Identity) -> bool {
+        (self.system_identifier, self.database_oid, self.activity_oid)
+            == (other.system_identifier, other.database_oid, other.activity_oid)
+    }
+}
+
+/// Why a flush did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// Another daemon has taken over.
+    #[error("another daemon has taken over this database")]
+    Fenced,
+    /// The database failed. Whether the flush arrived is open; writing it again is safe.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<tokio_postgres::Error> for FlushError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        FlushError::Db(error.into())
+    }
+}
+
+/// What one flush writes.
+#[derive(Debug)]
+pub struct Flush {
+    /// The rows. Absolute values, so writing them twice changes nothing.
+    pub dirty: Dirty,
+    /// The point that they bring the tables to.
+    pub cursor: Cursor,
+    /// Throw away what is there first.
+    pub replace: bool,
+    /// Cells before this instant fall out of retention.
+    pub drop_before: Option<Timestamp>,
+}
+
+/// The writing end: one session, one epoch.
+#[derive(Debug)]
+pub struct Ledger {
+    session: Session,
+    epoch: i64,
+    identity: Identity,
+    months: std::collections::BTreeSet<i64>,
+}
+
+impl Ledger {
+    /// Opens a session and raises the epoch: from here on no other daemon can write.
+    pub async fn open(database: &Database) -> Result<Self, DbError> {
+        let session = database.connect("uptally ledger").await?;
+        // A flush after a rebuild may take longer than a statement of a user.
+        session.client.batch_execute("SET statement_timeout = 0").await?;
+        let row = session
+            .client
+            .query_opt("UPDATE uptally.checkpoint SET epoch = epoch + 1 RETURNING epoch", &[])
+            .await?
+            .ok_or_else(|| DbError::Unexpected("uptally.checkpoint has no row; run `uptally rebuild`".into()))?;
+        let identity = Identity::read(&session.client).await?;
+        Ok(Ledger {
+            epoch: row.try_get(0)?,
+            identity,
+            session,
+            months: std::collections::BTreeSet::new(),
+        })
+    }
+
+    /// The database's identity when the session began.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// This daemon's epoch.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
+    fn client(&mut self) -> &mut Client {
+        &mut self.session.client
+    }
+}
