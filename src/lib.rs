@@ -6,3 +6,10 @@
 pub mod time;
 
 pub mod store;
+
+pub mod window;
+
+// Layer 4 and 5: reports and their edge.
+pub mod report;
+
+pub mod http;
