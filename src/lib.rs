@@ -13,7 +13,7 @@ pub mod window;
 // Layer 2: what is kept of every store. Up to here no I/O, no clock, no tokio, no Postgres.
 pub mod rollup;
 
-// The reference that all of the above is held against; it uses layer 0 only.
+// The reference that all of the above is held against; it uses layer 0 and the words of layer 1 only.
 pub mod oracle;
 
 // Layer 3: the outside world: time, Postgres, what changed there, what we keep there.
@@ -22,8 +22,12 @@ pub mod db;
 pub mod feed;
 pub mod ledger;
 
-// Layer 4: reports.
+// Layer 4: the task that owns the rollup; reports.
+pub mod daemon;
 pub mod report;
+
+// Layer 5: the edge. The only place that knows status codes.
+pub mod http;
 
 // Layer 6: the program.
 pub mod cli;

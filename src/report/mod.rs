@@ -1,3 +1,103 @@
-//! Reports.
+//! Reports: what is asked for, where the numbers come from, and the life of each report from the
+//! trigger to a CSV in the archive.
+//!
+//! Not here: the arithmetic (behind [`Source`]) and status codes (module `http`).
 
 pub mod csv;
+
+mod archive;
+mod registry;
+mod request;
+mod run;
+mod table;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+pub use archive::{Archive, ArchiveError, StoredReport};
+pub use registry::{FetchError, Fetched, Limits, Registry, TriggerError, Triggered};
+pub use request::{AsOf, ParseAsOfError, ReportRequest};
+pub use table::{Connect, ConnectError, TableError};
+
+use crate::time::Timestamp;
+use crate::window::{ClosedTime, Windows};
+
+/// Where a report's numbers come from.
+pub trait Source: Send + Sync + 'static {
+    /// Renders a report of one consistent point of the change stream. `as_of` is the fixed instant
+    /// of the report, or `None` for the newest observation at that point.
+    fn render(
+        &self,
+        as_of: Option<Timestamp>,
+        windows: Windows,
+        closed: ClosedTime,
+    ) -> BoxFuture<'_, Result<Rendered, RenderError>>;
+
+    /// The instants that a report may be as of right now; `None` while nothing is loaded yet.
+    fn coverage(&self) -> Option<Coverage>;
+
+    /// Ready to serve, or the reason why not.
+    ///
+    /// # Errors
+    /// One line for an operator: what is being waited for.
+    fn readiness(&self) -> Result<(), String>;
+}
+
+/// A finished report and what it was made from.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The whole CSV, header included.
+    pub csv: Bytes,
+    /// The instant that the windows count back from.
+    pub as_of: Timestamp,
+    /// The point of the change stream, one cursor for each database that rows were read from.
+    pub cursors: Vec<String>,
+    /// Rows in the CSV, header not counted.
+    pub stores: u64,
+}
+
+/// The stretch of instants that reports may be as of, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    /// The earliest instant whose windows are still held.
+    pub earliest: Timestamp,
+    /// The latest instant that is known.
+    pub latest: Timestamp,
+}
+
+impl Coverage {
+    /// Whether a report as of `at` can be made.
+    pub fn contains(self, at: Timestamp) -> bool {
+        (self.earliest..=self.latest).contains(&at)
+    }
+}
+
+/// Why a report could not be rendered. The text is shown to whoever asked for the report.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The rollups are not in memory (yet, or any more).
+    #[error("the rollups are not loaded: {0}")]
+    NotLoaded(String),
+    /// The instant lies outside what the rollups hold.
+    #[error("expected an instant from {} to {}, found {as_of}", coverage.earliest, coverage.latest)]
+    NotCovered {
+        /// The instant that was asked for.
+        as_of: Timestamp,
+        /// What is held.
+        coverage: Coverage,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Names and explains this module's metrics to the installed recorder. Call it once, after
+/// installing it.
+pub fn describe_metrics() {
+    metrics::describe_counter!("uptally_reports_total", "Reports by outcome: complete, failed, refused");
+    metrics::describe_histogram!(
+        "uptally_report_duration_seconds",
+        metrics::Unit::Seconds,
+        "From the start of a report's run to its CSV in the archive"
+    );
+}

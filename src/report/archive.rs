@@ -1,0 +1,291 @@
+//! The archive: one CSV file for each complete report, in a directory or an object store.
+//!
+//! A file is whole or not there. What a report *is* (its state, its size) is in the table
+//! `reports`; the archive knows bytes only.
+
+use std::error::Error as StdError;
+use std::fs::File;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme};
+use tokio::io::AsyncReadExt;
+use url::Url;
+use uuid::Uuid;
+
+/// Bytes read from a local file at a time: a report of 13,559 stores is four reads, and a slow
+/// client of a large report holds one such piece in memory.
+const READ_BYTES: usize = 256 << 10;
+
+/// Where the CSV files are. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    files: Arc<dyn ObjectStore>,
+    /// Path inside the object store under which the files are.
+    prefix: Path,
+    /// The directory, if that is what it is.
+    dir: Option<PathBuf>,
+}
+
+/// A report's file, opened: what is streamed is what was measured.
+pub struct StoredReport {
+    /// Length of the file.
+    pub csv_bytes: u64,
+    /// The file, piece by piece.
+    pub stream: BoxStream<'static, Result<Bytes, ArchiveError>>,
+}
+
+/// Why the archive could not be opened, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// A location of a kind that is not known; holds the scheme of the URL.
+    #[error("expected a directory, a file:// URL or an s3:// URL for reports, found scheme {0:?}")]
+    Scheme(String),
+    /// A `file://` URL that is not a path on this machine.
+    #[error("expected a file URL such as file:///var/lib/uptally/csvs")]
+    FileUrl,
+    /// The location needs a part that was left out of this build; holds the Cargo feature.
+    #[error("reports in s3:// need a build with the Cargo feature {0:?}")]
+    Feature(&'static str),
+    /// The directory cannot be used.
+    #[error("expected a directory for reports that can be created and written")]
+    Directory(#[source] std::io::Error),
+    /// The object store refused or failed.
+    #[error("the report archive failed")]
+    Files(#[from] object_store::Error),
+    /// A local file could not be brought to the disk.
+    #[error("a report file could not be synced")]
+    Sync(#[source] std::io::Error),
+    /// A local file failed while it was read.
+    #[error("a report file could not be read")]
+    Read(#[source] std::io::Error),
+}
+
+impl ArchiveError {
+    /// The reason in words that may be shown to anybody: what the operating system said, without
+    /// paths, bucket names or requests. The whole chain belongs in the log.
+    pub fn public_reason(&self) -> String {
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return format!("the report archive failed: {}", io.kind());
+            }
+            cause = error.source();
+        }
+        "the report archive failed".to_owned()
+    }
+}
+
+impl Archive {
+    /// Opens the archive at `location`: a directory (made if it is missing) or a URL. Removes what
+    /// writes that were killed half-way have left in a directory.
+    ///
+    /// An `s3://bucket/prefix` takes its credentials and region from the usual `AWS_*` variables.
+    pub fn open(location: &str) -> Result<Self, ArchiveError> {
+        match Url::parse(location) {
+            Ok(url) if url.scheme() == "file" => {
+                let dir = url.to_file_path().map_err(|()| ArchiveError::FileUrl)?;
+                Archive::open_dir(&dir)
+            }
+            Ok(url) if location.contains("://") => Archive::open_url(&url),
+            _ => Archive::open_dir(FsPath::new(location)),
+        }
+    }
+
+    fn open_dir(dir: &FsPath) -> Result<Self, ArchiveError> {
+        std::fs::create_dir_all(dir).map_err(ArchiveError::Directory)?;
+        for leftover in leftovers(dir).map_err(ArchiveError::Directory)? {
+            tracing::info!(file = %leftover.display(), "removing an unfinished report file");
+            std::fs::remove_file(&leftover).map_err(ArchiveError::Directory)?;
+        }
+        let dir = dir.canonicalize().map_err(ArchiveError::Directory)?;
+        Ok(Archive {
+            files: Arc::new(LocalFileSystem::new_with_prefix(&dir)?),
+            prefix: Path::default(),
+            dir: Some(dir),
+        })
+    }
+
+    fn open_url(url: &Url) -> Result<Self, ArchiveError> {
+        match ObjectStoreScheme::parse(url) {
+            Ok((ObjectStoreScheme::AmazonS3, _)) if cfg!(feature = "s3") => {}
+            Ok((ObjectStoreScheme::AmazonS3, _)) => return Err(ArchiveError::Feature("s3")),
+            _ => return Err(ArchiveError::Scheme(url.scheme().to_owned())),
+        }
+        // `vars` would panic at a variable that is not text.
+        let options = std::env::vars_os().filter_map(|(key, value)| {
+            let key = key.into_string().ok()?;
+            Some((key, value.into_string().ok()?))
+        });
+        let options = options.filter(|(key, _)| key.starts_with("AWS_"));
+        let (files, prefix) = object_store::parse_url_opts(url, options)?;
+        Ok(Archive {
+            files: files.into(),
+            prefix,
+            dir: None,
+        })
+    }
+
+    /// Writes a report's file, whole or not at all; replaces an earlier one. In a directory that is
+    /// a write to a second name and a rename; what a power cut leaves of it is decided by
+    /// [`Archive::persist`].
+    pub async fn put(&self, report_id: Uuid, csv: Bytes) -> Result<(), ArchiveError> {
+        self.files.put(&self.path(report_id), csv.into()).await?;
+        Ok(())
+    }
+
+    /// Returns once a report's file outlives a power cut. An object store's put has seen to that;
+    /// in a directory it takes two fsyncs, a millisecond or more. That is why it is not part of
+    /// [`Archive::put`]: the file can be read meanwhile.
+    pub async fn persist(&self, report_id: Uuid) -> Result<(), ArchiveError> {
+        let Some(dir) = self.dir.clone() else {
+            return Ok(());
+        };
+        let sync = move || {
+            File::open(dir.join(file_name(report_id)))?.sync_all()?;
+            File::open(dir)?.sync_all()
+        };
+        let synced = tokio::task::spawn_blocking(sync).await;
+        synced
+            .unwrap_or_else(|stopped| Err(stopped.into()))
+            .map_err(ArchiveError::Sync)
+    }
+
+    /// Opens a report's file; `None` if there is none.
+    pub async fn get(&self, report_id: Uuid) -> Result<Option<StoredReport>, ArchiveError> {
+        let found = match self.files.get(&self.path(report_id)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let csv_bytes = found.meta.size;
+        let stream = match found.payload {
+            GetResultPayload::File(file, _) => read_file(tokio::fs::File::from_std(file)),
+            GetResultPayload::Stream(stream) => stream.map_err(ArchiveError::from).boxed(),
+        };
+        Ok(Some(StoredReport { csv_bytes, stream }))
+    }
+
+    fn path(&self, report_id: Uuid) -> Path {
+        self.prefix.clone().join(file_name(report_id))
+    }
+}
+
+fn file_name(report_id: Uuid) -> String {
+    format!("{report_id}.csv")
+}
+
+/// A local file in pieces of [`READ_BYTES`]. (The object store's own stream reads 8 KiB at a time,
+/// each on another thread: a hundred hops for a usual report.)
+fn read_file(file: tokio::fs::File) -> BoxStream<'static, Result<Bytes, ArchiveError>> {
+    stream::try_unfold(file, |mut file| async move {
+        let mut piece = BytesMut::with_capacity(READ_BYTES);
+        match file.read_buf(&mut piece).await {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some((piece.freeze(), file))),
+            Err(error) => Err(ArchiveError::Read(error)),
+        }
+    })
+    .boxed()
+}
+
+/// Files named `<uuid>.csv#<number>`: the second names of puts that never came to their rename.
+fn leftovers(dir: &FsPath) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let unfinished = name.to_str().and_then(|name| {
+            let (stem, number) = name.split_once(".csv#")?;
+            Uuid::try_parse(stem).ok()?;
+            number.parse::<u64>().ok()
+        });
+        if unfinished.is_some() {
+            found.push(dir.join(name));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+
+    async fn read(archive: &Archive, id: Uuid) -> Option<Vec<u8>> {
+        let stored = archive.get(id).await.unwrap()?;
+        let pieces: Vec<Bytes> = stored.stream.try_collect().await.unwrap();
+        let all = pieces.concat();
+        assert_eq!(all.len() as u64, stored.csv_bytes);
+        Some(all)
+    }
+
+    #[tokio::test]
+    async fn what_was_put_is_read_back_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(dir.path().join("a/b").to_str().unwrap()).unwrap();
+        let id = Uuid::new_v4();
+        assert_eq!(read(&archive, id).await, None);
+        let long = vec![b'x'; 3 * READ_BYTES + 7];
+        archive.put(id, long.clone().into()).await.unwrap();
+        archive.persist(id).await.unwrap();
+        assert_eq!(read(&archive, id).await, Some(long));
+        archive.put(id, Bytes::from_static(b"short")).await.unwrap();
+        assert_eq!(read(&archive, id).await, Some(b"short".to_vec()));
+        let names: Vec<_> = std::fs::read_dir(dir.path().join("a/b")).unwrap().collect();
+        assert_eq!(names.len(), 1);
+        let missing = archive.persist(Uuid::new_v4()).await.unwrap_err();
+        assert!(matches!(missing, ArchiveError::Sync(_)));
+    }
+
+    #[test]
+    fn opening_removes_unfinished_files_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = Uuid::new_v4();
+        let keep = [format!("{id}.csv"), "notes.csv#1".to_owned(), format!("{id}.csv#x")];
+        let drop = [format!("{id}.csv#1"), format!("{id}.csv#12")];
+        for name in keep.iter().chain(&drop) {
+            std::fs::write(dir.path().join(name), "half").unwrap();
+        }
+        let url = Url::from_directory_path(dir.path()).unwrap();
+        Archive::open(url.as_str()).unwrap();
+        for name in &keep {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
+        for name in &drop {
+            assert!(!dir.path().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_location_that_cannot_work_is_refused_with_the_reason() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = |location: &str| Archive::open(location).unwrap_err();
+        assert!(matches!(
+            open(file.path().to_str().unwrap()),
+            ArchiveError::Directory(_)
+        ));
+        assert!(matches!(open("ftp://host/dir"), ArchiveError::Scheme(s) if s == "ftp"));
+        assert!(matches!(open("file://host/dir"), ArchiveError::FileUrl));
+        if !cfg!(feature = "s3") {
+            let text = open("s3://bucket/reports").to_string();
+            assert!(text.contains("feature \"s3\""), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_public_reason_has_no_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("csvs");
+        let archive = Archive::open(at.to_str().unwrap()).unwrap();
+        std::fs::remove_dir(&at).unwrap();
+        std::fs::write(&at, "a file now").unwrap();
+        let error = archive.put(Uuid::new_v4(), Bytes::new()).await.unwrap_err();
+        let reason = error.public_reason();
+        assert!(reason.contains("not a directory"), "{reason}");
+        assert!(!reason.contains('/'), "{reason}");
+    }
+}

@@ -1,0 +1,275 @@
+//! The registry: every report's life from the trigger to its end.
+//!
+//! Memory answers, the table `public.reports` remembers. A report's row is there, durably, before
+//! its id is given away; its file is whole before readers are told that it is complete, and on the
+//! disk before its row is; and a row that says `running` always has somebody who will end it: the
+//! task that runs it, that task's retries while the database is away, or [`Registry::recover`] after
+//! a crash of either side. The runs themselves are in module `run`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use uuid::Uuid;
+
+use super::archive::{Archive, ArchiveError, StoredReport};
+use super::table::{Connect, Ending, Recorded, Table, TableError};
+use super::{AsOf, Coverage, ReportRequest, Source};
+use crate::time::Timestamp;
+
+/// All reports. Cheap to clone; the clones are one registry.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+/// What the registry does not go beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Reports rendered and written at the same time; at least 1.
+    pub running_max: usize,
+    /// Reports waiting for their turn. A trigger beyond them is refused.
+    pub queue_max: usize,
+    /// Ended reports kept in memory; older ones are answered from the table.
+    pub ended_max: usize,
+    /// Longest run of one report; past it the report has failed.
+    pub run_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            running_max: 1,
+            queue_max: 16,
+            ended_max: 10_000,
+            run_max: Duration::from_mins(5),
+        }
+    }
+}
+
+/// A report that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Triggered {
+    /// Its name from now on.
+    pub report_id: Uuid,
+    /// The instant it is as of; none for `latest`, which is fixed when the report runs.
+    pub as_of: Option<Timestamp>,
+}
+
+/// Why a report was not accepted. Nothing was recorded (or, after [`TriggerError::Table`], what
+/// was recorded will be ended without anybody knowing its id).
+#[derive(Debug, thiserror::Error)]
+pub enum TriggerError {
+    /// The rollups are not in memory yet; holds what is being waited for.
+    #[error("the rollups are not loaded yet: {0}")]
+    NotLoaded(String),
+    /// The instant lies outside what the rollups hold.
+    #[error("expected an instant from {} to {}, found {as_of}", coverage.earliest, coverage.latest)]
+    NotCovered {
+        /// The instant that was asked for.
+        as_of: Timestamp,
+        /// What is held.
+        coverage: Coverage,
+    },
+    /// As many reports as the limits allow are running and waiting.
+    #[error("too many reports are waiting")]
+    TooBusy,
+    /// The report could not be recorded.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The task that was to record it ended early: the process is going down.
+    #[error("the service is shutting down")]
+    Stopped,
+}
+
+/// What is known of a report.
+pub enum Fetched {
+    /// No such report.
+    Unknown,
+    /// Not finished.
+    Running,
+    /// Here is its CSV.
+    Complete(StoredReport),
+    /// It ended without a CSV.
+    Failed {
+        /// Why, in words for whoever asked.
+        reason: String,
+    },
+    /// It was complete, but its file is missing or is not the one that was written.
+    Gone {
+        /// What is wrong with the file.
+        reason: &'static str,
+    },
+}
+
+/// Why nothing can be said about a report.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It is not in memory and the table cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Its file cannot be opened.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+pub(super) struct Inner {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) archive: Archive,
+    pub(super) table: Table,
+    pub(super) states: DashMap<Uuid, State>,
+    /// Ended reports whose row says so, oldest first: those that memory may forget.
+    pub(super) ended: Mutex<VecDeque<Uuid>>,
+    /// One permit for each report from before its INSERT until its row says how it ended: what
+    /// bounds the queue, and the endings that wait for a database that is away.
+    admission: Arc<Semaphore>,
+    /// One permit for each report that is being rendered and written.
+    pub(super) turns: Semaphore,
+    pub(super) limits: Limits,
+}
+
+#[derive(Clone)]
+pub(super) enum State {
+    Running,
+    Ended(Arc<Ending>),
+}
+
+impl Registry {
+    /// A registry that has touched nothing yet. Follow with [`Registry::recover`].
+    pub fn new(source: Arc<dyn Source>, archive: Archive, connect: Connect, limits: Limits) -> Self {
+        let running_max = limits.running_max.max(1);
+        Registry {
+            inner: Arc::new(Inner {
+                source,
+                archive,
+                table: Table::new(connect),
+                states: DashMap::new(),
+                ended: Mutex::new(VecDeque::new()),
+                admission: Arc::new(Semaphore::new(running_max + limits.queue_max)),
+                turns: Semaphore::new(running_max),
+                limits: Limits { running_max, ..limits },
+            }),
+        }
+    }
+
+    /// Where the numbers come from.
+    pub fn source(&self) -> &dyn Source {
+        &*self.inner.source
+    }
+
+    /// Records a report and queues its run. Returns once its row is durable.
+    pub async fn trigger(&self, request: ReportRequest) -> Result<Triggered, TriggerError> {
+        let admission = self.inner.admit(&request).inspect_err(|_| {
+            metrics::counter!("uptally_reports_total", "outcome" => "refused").increment(1);
+        })?;
+        // On a task of its own: a client that hangs up during the INSERT must not leave a row
+        // that nobody runs.
+        let (recorded, outcome) = oneshot::channel();
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move { inner.record_and_run(request, recorded, admission).await });
+        outcome.await.map_err(|_| TriggerError::Stopped)?
+    }
+
+    /// What is known of a report now, and its CSV if it is complete.
+    pub async fn fetch(&self, report_id: Uuid) -> Result<Fetched, FetchError> {
+        let inner = &self.inner;
+        let in_memory = inner.states.get(&report_id).map(|state| state.clone());
+        let recorded = match in_memory {
+            Some(State::Running) => Recorded::Running,
+            Some(State::Ended(ending)) => match &*ending {
+                Ending::Complete { csv_bytes, .. } => Recorded::Complete { csv_bytes: *csv_bytes },
+                Ending::Failed { reason, .. } => Recorded::Failed { reason: reason.clone() },
+            },
+            None => match inner.table.find(report_id).await? {
+                Some(recorded) => recorded,
+                None => return Ok(Fetched::Unknown),
+            },
+        };
+        Ok(match recorded {
+            Recorded::Running => Fetched::Running,
+            Recorded::Failed { reason } => Fetched::Failed { reason },
+            Recorded::Complete { csv_bytes } => match inner.archive.get(report_id).await? {
+                Some(stored) if stored.csv_bytes == csv_bytes => Fetched::Complete(stored),
+                Some(_) => Fetched::Gone {
+                    reason: "the report's file is not of the length that was written",
+                },
+                None => Fetched::Gone {
+                    reason: "the report's file is missing",
+                },
+            },
+        })
+    }
+
+    /// Starts ending every report whose row says `running` and that nobody runs: those of an
+    /// earlier life at once, and, each time the database comes back, what its crash undid. Such a
+    /// report is run again as of its recorded instant, once the rollups are loaded; it has failed
+    /// if they do not reach back that far any more. Call it once, in a tokio runtime.
+    pub fn recover(&self) {
+        let inner = Arc::downgrade(&self.inner);
+        let mut sessions = self.inner.table.sessions();
+        tokio::spawn(async move {
+            while let Some(inner) = inner.upgrade() {
+                inner.end_unfinished().await;
+                drop(inner);
+                if sessions.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Accepts no report any more and waits, at most `within`, until those accepted have ended and
+    /// are recorded so. Returns whether they have; [`Registry::recover`] of the next life takes
+    /// care of the others.
+    pub async fn drain(&self, within: Duration) -> bool {
+        let Inner { admission, limits, .. } = &*self.inner;
+        let all = u32::try_from(limits.running_max + limits.queue_max).unwrap_or(u32::MAX);
+        // A permit held back for good makes every later trigger find the queue full.
+        match tokio::time::timeout(within, admission.acquire_many(all)).await {
+            Ok(Ok(permits)) => {
+                permits.forget();
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+}
+
+impl Inner {
+    fn admit(&self, request: &ReportRequest) -> Result<OwnedSemaphorePermit, TriggerError> {
+        let Some(coverage) = self.source.coverage() else {
+            let reason = self.source.readiness().err();
+            return Err(TriggerError::NotLoaded(reason.unwrap_or_else(|| "loading".to_owned())));
+        };
+        match request.as_of {
+            AsOf::At(as_of) if !coverage.contains(as_of) => Err(TriggerError::NotCovered { as_of, coverage }),
+            _ => Arc::clone(&self.admission)
+                .try_acquire_owned()
+                .map_err(|_| TriggerError::TooBusy),
+        }
+    }
+
+    async fn record_and_run(
+        &self,
+        request: ReportRequest,
+        recorded: oneshot::Sender<Result<Triggered, TriggerError>>,
+        _admission: OwnedSemaphorePermit,
+    ) {
+        let report_id = Uuid::new_v4();
+        // In memory before in the table, so that a row is never taken for one that nobody runs.
+        self.states.insert(report_id, State::Running);
+        let as_of = match self.table.insert(report_id, &request).await {
+            Ok(as_of) => as_of,
+            Err(error) => {
+                self.states.remove(&report_id);
+                // The one who asked may have gone; then nobody is left to tell.
+                let _ = recorded.send(Err(error.into()));
+                return;
+            }
+        };
+        let _ = recorded.send(Ok(Triggered { report_id, as_of }));
+        self.run(report_id, as_of, request.windows, request.closed).await;
+    }
+}

@@ -1,0 +1,199 @@
+//! The run of one report, its ending, and the reports that a crash left unfinished.
+
+use std::error::Error;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use uuid::Uuid;
+
+use super::registry::{Inner, State};
+use super::table::{Ending, UNFINISHED_MAX, Unfinished};
+use super::{RenderError, Rendered};
+use crate::time::Timestamp;
+use crate::window::{ClosedTime, Windows};
+
+impl Inner {
+    /// Takes a turn, makes the report and sees to its ending.
+    pub(super) async fn run(&self, report_id: Uuid, as_of: Option<Timestamp>, windows: Windows, closed: ClosedTime) {
+        let turn = self.turns.acquire().await;
+        let started = Instant::now();
+        let made = AssertUnwindSafe(tokio::time::timeout(
+            self.limits.run_max,
+            self.make(report_id, as_of, windows, closed),
+        ))
+        .catch_unwind()
+        .await;
+        let duration = started.elapsed();
+        drop(turn);
+        let ending = match made {
+            Ok(Ok(Ok(rendered))) => Ending::complete(&rendered, duration),
+            Ok(Ok(Err(reason))) => Ending::Failed { reason, duration },
+            Ok(Err(_)) => Ending::Failed {
+                reason: format!("the report took longer than {:?}", self.limits.run_max),
+                duration,
+            },
+            // The panic hook has logged what and where.
+            Err(_) => Ending::Failed {
+                reason: "the report ran into an internal error".to_owned(),
+                duration,
+            },
+        };
+        self.end(report_id, ending).await;
+    }
+
+    async fn make(
+        &self,
+        report_id: Uuid,
+        as_of: Option<Timestamp>,
+        windows: Windows,
+        closed: ClosedTime,
+    ) -> Result<Rendered, String> {
+        let rendered = self
+            .source
+            .render(as_of, windows, closed)
+            .await
+            .map_err(|error: RenderError| error.to_string())?;
+        let put = self.archive.put(report_id, rendered.csv.clone()).await;
+        put.map_err(|error| {
+            tracing::error!(%report_id, error = &error as &dyn Error, "a report could not be archived");
+            error.public_reason()
+        })?;
+        Ok(rendered)
+    }
+
+    /// Makes an ending known: in memory at once, which is what readers of the report are answered
+    /// from, then in the table, however long the database is away. A power cut in between leaves a
+    /// row that says `running`, so the report is made again.
+    async fn end(&self, report_id: Uuid, ending: Ending) {
+        let outcome = match &ending {
+            Ending::Complete { stores, duration, .. } => {
+                metrics::histogram!("uptally_report_duration_seconds").record(*duration);
+                tracing::info!(%report_id, stores, ?duration, "report complete");
+                "complete"
+            }
+            Ending::Failed { reason, .. } => {
+                tracing::warn!(%report_id, reason, "report failed");
+                "failed"
+            }
+        };
+        metrics::counter!("uptally_reports_total", "outcome" => outcome).increment(1);
+        let ending = self.remember(report_id, ending);
+        self.settle(report_id, ending).await;
+        self.forget_oldest(report_id);
+    }
+
+    /// Puts an ending into the table, once its file is on the disk.
+    async fn settle(&self, report_id: Uuid, mut ending: Arc<Ending>) {
+        if let Ending::Complete { duration, .. } = *ending
+            && let Err(error) = self.archive.persist(report_id).await
+        {
+            tracing::error!(%report_id, error = &error as &dyn Error, "a report was lost again");
+            let reason = error.public_reason();
+            ending = self.remember(report_id, Ending::Failed { reason, duration });
+        }
+        let mut backoff = Backoff::new();
+        while let Err(error) = self.table.finish(report_id, &ending).await {
+            tracing::warn!(%report_id, error = &error as &dyn Error, "end not recorded yet");
+            backoff.wait().await;
+        }
+    }
+
+    fn remember(&self, report_id: Uuid, ending: Ending) -> Arc<Ending> {
+        let ending = Arc::new(ending);
+        self.states.insert(report_id, State::Ended(Arc::clone(&ending)));
+        ending
+    }
+
+    /// Notes that memory may forget `report_id`, and forgets the oldest beyond the limit.
+    fn forget_oldest(&self, report_id: Uuid) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.push_back(report_id);
+        while ended.len() > self.limits.ended_max {
+            if let Some(oldest) = ended.pop_front() {
+                self.states.remove(&oldest);
+            }
+        }
+    }
+
+    /// Ends every report whose row says `running` and that no task of this life runs.
+    pub(super) async fn end_unfinished(&self) {
+        loop {
+            let rows = self.unfinished().await;
+            let full = rows.len() == UNFINISHED_MAX;
+            let mut ended = 0;
+            for row in rows {
+                let in_memory = self.states.get(&row.report_id).map(|state| state.clone());
+                match in_memory {
+                    Some(State::Running) => continue,
+                    Some(State::Ended(ending)) => self.settle(row.report_id, ending).await,
+                    None => self.run_again(row).await,
+                }
+                ended += 1;
+            }
+            if !full || ended == 0 {
+                return;
+            }
+        }
+    }
+
+    async fn unfinished(&self) -> Vec<Unfinished> {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.table.unfinished().await {
+                Ok(rows) => return rows,
+                Err(error) => {
+                    let error = &error as &dyn Error;
+                    tracing::warn!(error, "unfinished reports cannot be read yet");
+                }
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn run_again(&self, row: Unfinished) {
+        let report_id = row.report_id;
+        tracing::info!(%report_id, "taking up an unfinished report");
+        self.states.insert(report_id, State::Running);
+        let earliest = loop {
+            match self.source.coverage() {
+                Some(coverage) => break coverage.earliest,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        let reason = match (row.as_of, row.windows.parse(), row.closed.parse()) {
+            (Some(as_of), _, _) if as_of < earliest => format!(
+                "the service stopped before the report was done, and the rollups now begin at \
+                 {earliest}, after its instant {as_of}"
+            ),
+            (as_of, Ok(windows), Ok(closed)) => {
+                return self.run(report_id, as_of, windows, closed).await;
+            }
+            _ => "the service stopped before the report was done, and its recorded options are \
+                  not known to this version"
+                .to_owned(),
+        };
+        let duration = Duration::ZERO;
+        let ending = Ending::Failed { reason, duration };
+        self.end(report_id, ending).await;
+    }
+}
+
+/// Waits that double from 50 ms to 10 s.
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Backoff {
+            next: Duration::from_millis(50),
+        }
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(Duration::from_secs(10));
+    }
+}

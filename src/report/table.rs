@@ -1,0 +1,315 @@
+//! The rows of `public.reports`, over one connection of their own.
+//!
+//! Statements are prepared once for each connection and pipelined; a connection that is lost, or
+//! silent past [`DEADLINE`], is replaced at the next use.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, watch};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement};
+use uuid::Uuid;
+
+use super::{Rendered, ReportRequest};
+use crate::time::Timestamp;
+
+/// How long one statement, or connecting, may take: a half-open connection must not hold a report
+/// for ever.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Rows that one pass over the unfinished reports reads at most.
+pub(super) const UNFINISHED_MAX: usize = 1000;
+
+/// Opens a session with the database and drives it in a task of its own.
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync + 'static>;
+
+/// Whatever kept a session from being opened.
+pub type ConnectError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why the table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// No session.
+    #[error("the database cannot be reached")]
+    Connect(#[source] ConnectError),
+    /// A statement failed, or the session with it.
+    #[error("the database refused a statement on public.reports")]
+    Statement(#[from] tokio_postgres::Error),
+    /// No answer in time.
+    #[error("the database did not answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+}
+
+/// A row as far as the registry needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recorded {
+    Running,
+    Complete { csv_bytes: u64 },
+    Failed { reason: String },
+}
+
+/// What a row is changed to when its report is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    Complete {
+        as_of: Timestamp,
+        cursors: Vec<String>,
+        stores: u64,
+        csv_bytes: u64,
+        duration: Duration,
+    },
+    Failed {
+        reason: String,
+        duration: Duration,
+    },
+}
+
+impl Ending {
+    pub(super) fn complete(rendered: &Rendered, duration: Duration) -> Self {
+        Ending::Complete {
+            as_of: rendered.as_of,
+            cursors: rendered.cursors.clone(),
+            stores: rendered.stores,
+            csv_bytes: rendered.csv.len() as u64,
+            duration,
+        }
+    }
+}
+
+/// A row left `running`, as it was asked for.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) report_id: Uuid,
+    /// The instant that was fixed at the trigger; none for `latest`.
+    pub(super) as_of: Option<Timestamp>,
+    /// The words of the request, unread: a row may be of another version.
+    pub(super) windows: String,
+    pub(super) closed: String,
+}
+
+pub(super) struct Table {
+    connect: Connect,
+    session: Mutex<Option<Arc<Session>>>,
+    /// Counts the sessions that were opened: whoever watches it learns of each.
+    sessions: watch::Sender<u64>,
+}
+
+/// A statement's parameters, borrowed for as long as the statement is awaited.
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+struct Session {
+    client: Client,
+    insert: Statement,
+    finish: Statement,
+    find: Statement,
+    unfinished: Statement,
+}
+
+/// `now` is the database's clock, so that all daemons and pollers share one.
+const INSERT: &str = "INSERT INTO public.reports \
+     (report_id, state, requested_at, as_of_requested, windows, closed, as_of) \
+     VALUES ($1, 'running', pg_catalog.clock_timestamp(), $2, $3, $4, \
+       CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END) \
+     RETURNING as_of";
+
+/// Does not wait for the disk: the setting is local to this one-statement transaction. Should the
+/// server crash within the second, the row is `running` again, and the registry, which goes over
+/// such rows at every new session, writes its ending once more. The INSERT does wait.
+const FINISH: &str = "UPDATE public.reports SET state = $2, as_of = COALESCE($3, as_of), \
+       cursors = $4, stores = $5, csv_bytes = $6, duration_us = $7, failure = $8, \
+       finished_at = pg_catalog.clock_timestamp() \
+     WHERE report_id = $1 AND state = 'running' \
+       AND pg_catalog.set_config('synchronous_commit', 'off', true) IS NOT NULL";
+
+const FIND: &str = "SELECT state, csv_bytes, failure FROM public.reports WHERE report_id = $1";
+
+const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed FROM public.reports \
+     WHERE state = 'running' ORDER BY requested_at LIMIT $1";
+
+impl Table {
+    pub(super) fn new(connect: Connect) -> Self {
+        Table {
+            connect,
+            session: Mutex::new(None),
+            sessions: watch::Sender::new(0),
+        }
+    }
+
+    /// Tells of every session that is opened from now on; ends with the table.
+    pub(super) fn sessions(&self) -> watch::Receiver<u64> {
+        self.sessions.subscribe()
+    }
+
+    /// Records a new report, durably. Returns the instant that it is as of, none for `latest`.
+    pub(super) async fn insert(
+        &self,
+        report_id: Uuid,
+        request: &ReportRequest,
+    ) -> Result<Option<Timestamp>, TableError> {
+        let requested = request.as_of.to_string();
+        let given = match request.as_of {
+            super::AsOf::At(at) => Some(to_system_time(at)),
+            super::AsOf::Now | super::AsOf::Latest => None,
+        };
+        let (windows, closed) = (request.windows.as_str(), request.closed.as_str());
+        let session = self.session().await?;
+        let params: Params<'_> = &[&report_id, &requested, &windows, &closed, &given];
+        let row = session.client.query_one(&session.insert, params);
+        let row = self.within_deadline(&session, row).await?;
+        let as_of: Option<SystemTime> = row.try_get(0)?;
+        Ok(as_of.map(from_system_time))
+    }
+
+    /// Records how a report ended. A row that is not `running` is left as it is.
+    pub(super) async fn finish(&self, report_id: Uuid, ending: &Ending) -> Result<(), TableError> {
+        let session = self.session().await?;
+        let (state, as_of, cursors, stores, csv_bytes, duration, failure) = match ending {
+            Ending::Complete {
+                as_of,
+                cursors,
+                stores,
+                csv_bytes,
+                duration,
+            } => (
+                "complete",
+                Some(to_system_time(*as_of)),
+                Some(cursors),
+                Some(to_bigint(*stores)),
+                Some(to_bigint(*csv_bytes)),
+                duration,
+                None,
+            ),
+            Ending::Failed { reason, duration } => ("failed", None, None, None, None, duration, Some(reason)),
+        };
+        let duration_us = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        let params: Params<'_> = &[
+            &report_id,
+            &state,
+            &as_of,
+            &cursors,
+            &stores,
+            &csv_bytes,
+            &duration_us,
+            &failure,
+        ];
+        let done = session.client.execute(&session.finish, params);
+        self.within_deadline(&session, done).await?;
+        Ok(())
+    }
+
+    /// A report's row; `None` if there is none.
+    pub(super) async fn find(&self, report_id: Uuid) -> Result<Option<Recorded>, TableError> {
+        let session = self.session().await?;
+        let params: Params<'_> = &[&report_id];
+        let row = session.client.query_opt(&session.find, params);
+        let row = self.within_deadline(&session, row).await?;
+        row.map(|row| recorded(&row)).transpose()
+    }
+
+    /// The oldest rows that are `running`, at most [`UNFINISHED_MAX`].
+    pub(super) async fn unfinished(&self) -> Result<Vec<Unfinished>, TableError> {
+        let session = self.session().await?;
+        let limit = to_bigint(UNFINISHED_MAX as u64);
+        let rows = self
+            .within_deadline(&session, session.client.query(&session.unfinished, &[&limit]))
+            .await?;
+        let read = |row: &Row| {
+            let as_of: Option<SystemTime> = row.try_get(1)?;
+            Ok(Unfinished {
+                report_id: row.try_get(0)?,
+                as_of: as_of.map(from_system_time),
+                windows: row.try_get(2)?,
+                closed: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, TableError> {
+        // Held while connecting: whoever comes meanwhile waits for the same session.
+        let mut slot = self.session.lock().await;
+        if let Some(session) = slot.as_ref().filter(|s| !s.client.is_closed()) {
+            return Ok(Arc::clone(session));
+        }
+        *slot = None;
+        let open = async {
+            let client = (self.connect)().await.map_err(TableError::Connect)?;
+            Session::prepare(client).await
+        };
+        let session = tokio::time::timeout(DEADLINE, open)
+            .await
+            .map_err(|_| TableError::Deadline)??;
+        let session = Arc::new(session);
+        *slot = Some(Arc::clone(&session));
+        self.sessions.send_modify(|count| *count += 1);
+        Ok(session)
+    }
+
+    /// Awaits a statement; a session that does not answer in time is not used again.
+    async fn within_deadline<T>(
+        &self,
+        session: &Arc<Session>,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, TableError> {
+        if let Ok(done) = tokio::time::timeout(DEADLINE, statement).await {
+            return Ok(done?);
+        }
+        let mut slot = self.session.lock().await;
+        if slot.as_ref().is_some_and(|s| Arc::ptr_eq(s, session)) {
+            *slot = None;
+        }
+        Err(TableError::Deadline)
+    }
+}
+
+impl Session {
+    async fn prepare(client: Client) -> Result<Self, TableError> {
+        use tokio_postgres::types::Type;
+        let insert_types = [Type::UUID, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
+        Ok(Session {
+            insert: client.prepare_typed(INSERT, &insert_types).await?,
+            finish: client.prepare(FINISH).await?,
+            find: client.prepare(FIND).await?,
+            unfinished: client.prepare(UNFINISHED).await?,
+            client,
+        })
+    }
+}
+
+fn recorded(row: &Row) -> Result<Recorded, TableError> {
+    let state: &str = row.try_get(0)?;
+    Ok(match state {
+        "running" => Recorded::Running,
+        "complete" => {
+            let csv_bytes: Option<i64> = row.try_get(1)?;
+            // A length that is missing or negative matches no file, so nothing wrong is served.
+            Recorded::Complete {
+                csv_bytes: csv_bytes
+                    .and_then(|bytes| u64::try_from(bytes).ok())
+                    .unwrap_or(u64::MAX),
+            }
+        }
+        _ => {
+            let reason: Option<String> = row.try_get(2)?;
+            Recorded::Failed {
+                reason: reason.unwrap_or_else(|| "no reason was recorded".to_owned()),
+            }
+        }
+    })
+}
+
+fn to_bigint(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Exact: both count microseconds, and accepted instants are after 1970.
+fn to_system_time(at: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(at.micros()).unwrap_or(0))
+}
+
+fn from_system_time(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
