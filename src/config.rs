@@ -24,7 +24,7 @@ use layers::Layers;
 
 pub use layers::{ConfigFile, FlagValue};
 pub use secret::{DatabaseUrl, ParseDatabaseUrlError, Secret};
-pub use words::{AsOf, ClosedTime, LogFormat, ParseAsOfError, ParseWordError, Wake, Windows};
+pub use words::{AsOf, ClosedTime, LogFormat, ParseWordError, Wake, Windows};
 
 /// Where the file of the configuration is looked for, from the current directory.
 pub const CONFIG_FILE_DEFAULT: &str = "config/uptally.toml";

@@ -1,1 +1,160 @@
-//! x
+//! The task that owns the rollup: starts it, follows the feed, lets time pass, flushes, drains.
+//!
+//! One task mutates the rollup and nobody else; whoever wants to read sends a request and gets a
+//! [`Point`], a snapshot and the cursor it is of. Between two batches the answer is the present; while a large
+//! batch is applied it is the point before that batch, so that no report ever sees half of one.
+//!
+//! Losing the database session throws memory away: it is loaded again from the ledger, whose rows and cursor
+//! belong together. That one rule covers crashes of the server, promotions and restores.
+
+mod follow;
+mod handle;
+mod point;
+mod settings;
+
+pub use handle::{Handle, Status};
+pub use point::{Point, PointError, point};
+pub use settings::Settings;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::db::{Database, DbError};
+use crate::ledger::FlushError;
+use follow::Following;
+
+/// Requests for a point that wait at most; a sender waits beyond that.
+const REQUESTS_MAX: usize = 64;
+
+/// How long another daemon may take to go before we say that it is there.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts to reach the database.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Why the daemon cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another daemon holds the leader's lock.
+    #[error("another uptally daemon is active on this database")]
+    AnotherDaemon,
+    /// Another daemon has taken over.
+    #[error("another uptally daemon has taken over this database")]
+    Fenced,
+    /// The database failed; worth another try.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<FlushError> for DaemonError {
+    fn from(error: FlushError) -> Self {
+        match error {
+            FlushError::Fenced => DaemonError::Fenced,
+            FlushError::Db(error) => DaemonError::Db(error),
+        }
+    }
+}
+
+/// Somebody wants to read.
+type Request = oneshot::Sender<Point>;
+
+/// The owner of the rollup of one database.
+#[derive(Debug)]
+pub struct Daemon {
+    database: Database,
+    clock: Clock,
+    settings: Settings,
+    requests: mpsc::Receiver<Request>,
+    status: watch::Sender<Status>,
+}
+
+impl Daemon {
+    /// A daemon that has not started, and the handle by which others ask it.
+    pub fn new(database: Database, clock: Clock, settings: Settings) -> (Daemon, Handle) {
+        let (request, requests) = mpsc::channel(REQUESTS_MAX);
+        let (status, watched) = watch::channel(Status::starting());
+        let handle = Handle::new(database.clone(), clock.clone(), settings, request, watched);
+        let daemon = Daemon {
+            database,
+            clock,
+            settings,
+            requests,
+            status,
+        };
+        (daemon, handle)
+    }
+
+    /// Runs until `shutdown` says true; then flushes what is left. Database failures are waited out.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), DaemonError> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let started = Instant::now();
+            let error = match self.live_once(&mut shutdown).await {
+                Ok(()) => return Ok(()),
+                Err(DaemonError::Db(error)) => error,
+                Err(fatal) => return Err(fatal),
+            };
+            if started.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
+            }
+            let pause = if error.is_login_refused() { BACKOFF_MAX } else { backoff };
+            tracing::warn!(%error, retry_in = ?pause, "not following");
+            metrics::counter!("uptally_feed_restarts_total").increment(1);
+            self.status.send_modify(|status| status.stopped(&error.to_string()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = shutdown.wait_for(|&stop| stop) => return Ok(()),
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// From connecting to the end of the session.
+    async fn live_once(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), DaemonError> {
+        let mut following = tokio::select! {
+            following = Following::start(&self.database, &self.clock, self.settings, &self.status) => following?,
+            _ = shutdown.wait_for(|&stop| stop) => return Ok(()),
+        };
+        following.run(&mut self.requests, shutdown).await
+    }
+}
+
+/// Names and explains this module's metrics to the installed recorder.
+pub fn describe_metrics() {
+    use metrics::Unit::Seconds;
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("uptally_feed_rows_total", "Rows of store_activity that were applied");
+    describe_counter!(
+        "uptally_feed_reads_total",
+        "Looks at the database that found something new"
+    );
+    describe_histogram!(
+        "uptally_feed_read_seconds",
+        Seconds,
+        "From the start of such a look to its rows applied"
+    );
+    describe_counter!("uptally_feed_restarts_total", "Times that following had to start anew");
+    describe_counter!("uptally_feed_sleeps_total", "Times that the follower fell asleep");
+    describe_gauge!(
+        "uptally_feed_lag_seconds",
+        Seconds,
+        "Time since memory was last known to be the present"
+    );
+    describe_gauge!("uptally_rollup_stores", "Stores in the rollup");
+    describe_gauge!(
+        "uptally_rollup_held_observations",
+        "Observations dated in the future that wait for their time"
+    );
+    describe_histogram!(
+        "uptally_ledger_flush_seconds",
+        Seconds,
+        "Duration of a flush to the rollup tables"
+    );
+    describe_counter!(
+        "uptally_ledger_flushed_rows_total",
+        "Store and cell rows written by flushes"
+    );
+}

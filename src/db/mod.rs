@@ -128,7 +128,8 @@ impl Database {
         let (client, mut connection) = connecting.await.map_err(|_| DbError::Timeout(self.connect_timeout))??;
         let notified = Arc::new(Notify::new());
         let bell = Arc::clone(&notified);
-        let driver = tokio::spawn(async move {
+        // Ends when the client is dropped or the connection breaks.
+        tokio::spawn(async move {
             let mut messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
             while let Some(message) = messages.next().await {
                 match message {
@@ -143,11 +144,7 @@ impl Database {
             }
             bell.notify_one();
         });
-        Ok(Session {
-            client,
-            notified,
-            driver,
-        })
+        Ok(Session { client, notified })
     }
 
     /// Brings the schema up to date. Safe when several do it at once.
@@ -209,18 +206,11 @@ pub struct Session {
     pub client: Client,
     /// Flagged when a notification came in on this session, and when the session ended.
     pub notified: Arc<Notify>,
-    driver: tokio::task::JoinHandle<()>,
 }
 
 impl Session {
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }

@@ -20,7 +20,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::db::DbError;
-use crate::rollup::{Observation, ReadBack, Rollup, StoreNo};
+use crate::rollup::{Observation, ReadBack, Rollup, StoreIndex, StoreNo};
 use crate::store::Status;
 use crate::time::Timestamp;
 
@@ -34,6 +34,32 @@ const STORES_PER_QUERY: usize = 500;
 pub struct Reading<'a> {
     transaction: Transaction<'a>,
     cursor: Cursor,
+}
+
+/// Which tables a reading looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The input tables.
+    Inputs,
+    /// The rollup tables too.
+    InputsAndRollup,
+}
+
+impl Scope {
+    fn lock(self) -> &'static str {
+        match self {
+            Scope::Inputs => {
+                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones
+                 IN ACCESS SHARE MODE"
+            }
+            Scope::InputsAndRollup => {
+                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones,
+                            uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down,
+                            uptally.checkpoint
+                 IN ACCESS SHARE MODE"
+            }
+        }
+    }
 }
 
 /// What is new since a cursor, not yet applied.
@@ -88,7 +114,7 @@ fn parse(text: &str) -> Result<Cursor, DbError> {
 
 impl<'a> Reading<'a> {
     /// Starts a consistent look.
-    pub async fn start(client: &'a mut Client) -> Result<Self, DbError> {
+    pub async fn start(client: &'a mut Client, scope: Scope) -> Result<Self, DbError> {
         let transaction = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
@@ -97,11 +123,7 @@ impl<'a> Reading<'a> {
             .await?;
         // Before the snapshot exists: TRUNCATE does not respect snapshots, and with the lock it has either
         // committed before ours or waits until we are done.
-        transaction
-            .batch_execute(
-                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones IN ACCESS SHARE MODE",
-            )
-            .await?;
+        transaction.batch_execute(scope.lock()).await?;
         let row = transaction
             .query_one(
                 "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()",
@@ -134,17 +156,17 @@ impl<'a> Reading<'a> {
         Ok(self.cursor)
     }
 
-    /// Reads what is new since `old`. Changes nothing in the rollup.
-    pub async fn delta(&self, old: &Cursor, rollup: &Rollup) -> Result<Delta, DbError> {
+    /// Reads what is new since `old`. Touches no rollup.
+    pub async fn delta(&self, old: &Cursor, stores: &StoreIndex) -> Result<Delta, DbError> {
         let mut delta = Delta::default();
         let from = old.xmax().to_string();
-        self.read_rows("change_xid >= $1::text::xid8", &from, rollup, &mut delta)
+        self.read_rows("change_xid >= $1::text::xid8", &from, stores, &mut delta)
             .await?;
         // A transaction that stays open for long costs this list, not a scan.
         let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
         if !running.is_empty() {
             let condition = "change_xid = ANY ($1::text[]::xid8[])";
-            self.read_rows(condition, &running, rollup, &mut delta).await?;
+            self.read_rows(condition, &running, stores, &mut delta).await?;
         }
         let sql = "SELECT store_id, from_utc, to_utc FROM uptally.invalidation
                    WHERE change_xid >= $1::text::xid8 OR change_xid = ANY ($2::text[]::xid8[])";
@@ -168,7 +190,7 @@ impl<'a> Reading<'a> {
         &self,
         condition: &str,
         parameter: &(dyn ToSql + Sync),
-        rollup: &Rollup,
+        stores: &StoreIndex,
         delta: &mut Delta,
     ) -> Result<(), DbError> {
         let sql = format!("SELECT store_id, timestamp_utc, status FROM public.store_activity WHERE {condition}");
@@ -177,10 +199,18 @@ impl<'a> Reading<'a> {
         while let Some(row) = rows.try_next().await? {
             let id: &str = row.try_get(0)?;
             let observation = observation(row.try_get(1)?, row.try_get(2)?);
-            match rollup.find(id) {
+            match stores.find(id) {
                 Some(store) => delta.rows.push((store, observation)),
                 None => delta.new_stores.push((id.to_owned(), observation)),
             }
+        }
+        Ok(())
+    }
+
+    /// Reads back what the rollup asked for.
+    pub async fn repair(&self, read_backs: Vec<ReadBack>, rollup: &mut Rollup) -> Result<(), DbError> {
+        for read_backs in merged(read_backs, rollup).chunks(STORES_PER_QUERY) {
+            self.read_back(read_backs, rollup).await?;
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Reading<'_> {
         now: Timestamp,
         batch_rows_max: usize,
     ) -> Result<(), DbError> {
-        let delta: Delta = self.delta(old, rollup).await?;
+        let delta: Delta = self.delta(old, &rollup.index()).await?;
         if delta.wants_rebuild() {
             *rollup = self.rebuild(limits, now, batch_rows_max, || ()).await?;
             return Ok(());

@@ -6,10 +6,21 @@ use dashmap::DashMap;
 
 use super::StoreNo;
 
+/// Numbers by id, shared: looked up by whoever reads rows while the owner goes on.
+#[derive(Debug, Clone, Default)]
+pub struct StoreIndex(Arc<DashMap<Arc<str>, StoreNo>>);
+
+impl StoreIndex {
+    /// The number of a store, if it is known.
+    pub fn find(&self, id: &str) -> Option<StoreNo> {
+        self.0.get(id).map(|number| *number)
+    }
+}
+
 /// Ids and numbers of all stores. Numbers are not used again while the process lives.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    numbers: DashMap<Arc<str>, StoreNo>,
+    index: StoreIndex,
     names: Arc<Vec<Option<Arc<str>>>>,
     /// Numbers in the bytewise order of their ids, but for those in `unsorted`.
     sorted: Arc<Vec<StoreNo>>,
@@ -25,11 +36,15 @@ pub(super) struct IdSnapshot {
 
 impl Ids {
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.index.0.len()
+    }
+
+    pub fn index(&self) -> &StoreIndex {
+        &self.index
     }
 
     pub fn find(&self, id: &str) -> Option<StoreNo> {
-        self.numbers.get(id).map(|number| *number)
+        self.index.find(id)
     }
 
     pub fn id(&self, store: StoreNo) -> Option<&str> {
@@ -53,7 +68,7 @@ impl Ids {
         if let Some(slot) = names.get_mut(store as usize) {
             *slot = Some(Arc::clone(&name));
         }
-        self.numbers.insert(name, store);
+        self.index.0.insert(name, store);
         self.unsorted.push(store);
     }
 
@@ -62,7 +77,7 @@ impl Ids {
             return;
         };
         if let Some(name) = slot.take() {
-            self.numbers.remove(&name);
+            self.index.0.remove(&name);
         }
         Arc::make_mut(&mut self.sorted).retain(|&other| other != store);
         self.unsorted.retain(|&other| other != store);

@@ -20,6 +20,7 @@ mod state;
 mod timeline;
 
 pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
+pub use ids::StoreIndex;
 pub use snapshot::{Snapshot, StoreView, WindowPlan};
 pub use state::DownCell;
 pub use timeline::{RECENT_MAX, Timeline};
@@ -162,6 +163,16 @@ impl Rollup {
             Some(from) if self.truncated => from.plus(WINDOW_REACH_US),
             Some(from) => from,
         }
+    }
+
+    /// Numbers by id; a clone stays current.
+    pub fn index(&self) -> StoreIndex {
+        self.ids.index().clone()
+    }
+
+    /// Whether a flush would write anything.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// The number of a store, if it is known.

@@ -1,0 +1,174 @@
+//! What the rest of the program sees of the daemon: its status, and points to make reports of.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Point, Request, Settings};
+use crate::clock::Clock;
+use crate::db::Database;
+use crate::report::csv;
+use crate::report::{Coverage, RenderError, Rendered, Source};
+use crate::rollup::Limits;
+use crate::time::Timestamp;
+use crate::window::{ClosedTime, WINDOW_REACH_US, Windows};
+
+/// How long a report waits for the daemon's answer.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How the daemon is.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Following; else why not.
+    pub following: Result<(), String>,
+    /// When memory was last known to be the present.
+    pub current_at: Option<Instant>,
+    /// Latest observation that is counted.
+    pub newest: Option<Timestamp>,
+    /// See [`crate::rollup::Rollup::earliest_as_of`].
+    pub earliest_as_of: Timestamp,
+    /// Number of stores.
+    pub stores: usize,
+}
+
+impl Status {
+    pub(super) fn starting() -> Self {
+        Status {
+            following: Err("starting".to_owned()),
+            current_at: None,
+            newest: None,
+            earliest_as_of: Timestamp::MIN,
+            stores: 0,
+        }
+    }
+
+    pub(super) fn stopped(&mut self, reason: &str) {
+        self.following = Err(reason.to_owned());
+    }
+}
+
+/// Asks the daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    database: Database,
+    clock: Clock,
+    settings: Settings,
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        requests: mpsc::Sender<Request>,
+        status: watch::Receiver<Status>,
+    ) -> Self {
+        Handle {
+            database,
+            clock,
+            settings,
+            requests,
+            status,
+        }
+    }
+
+    /// How the daemon is right now.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Returns when the daemon follows; false if it has ended.
+    pub async fn following(&mut self) -> bool {
+        self.status.wait_for(|status| status.following.is_ok()).await.is_ok()
+    }
+
+    /// The present. None if the daemon has ended or does not answer.
+    pub async fn point(&self) -> Option<Point> {
+        let (answer, point) = oneshot::channel();
+        self.requests.send(answer).await.ok()?;
+        tokio::time::timeout(ANSWER_PATIENCE, point).await.ok()?.ok()
+    }
+
+    /// Renders from memory; from the ledger where the windows begin before what memory holds.
+    async fn render_point(
+        &self,
+        as_of: Option<Timestamp>,
+        windows: Windows,
+        closed: ClosedTime,
+    ) -> Result<Rendered, RenderError> {
+        let not_loaded = || RenderError::NotLoaded("the daemon is not following the database".to_owned());
+        let mut point = self.point().await.ok_or_else(not_loaded)?;
+        let now = self.clock.now();
+        let as_of = as_of.or(point.snapshot.newest()).unwrap_or(now);
+        let coverage = Coverage {
+            earliest: point.snapshot.earliest_as_of(),
+            latest: latest(now, point.snapshot.newest()),
+        };
+        if as_of < coverage.earliest {
+            return Err(RenderError::NotCovered { as_of, coverage });
+        }
+        if !point.snapshot.reaches(as_of) {
+            let limits = Limits {
+                keep_from: Some(as_of.plus(-WINDOW_REACH_US)),
+                ..self.settings.limits
+            };
+            let past = super::point(&self.database, limits, now, self.settings.batch_rows_max).await;
+            point = past.map_err(|error| RenderError::Failed(error.to_string()))?;
+        }
+        let Point { snapshot, cursor } = point;
+        let stores = u64::try_from(snapshot.len()).unwrap_or(u64::MAX);
+        let render = move || csv::render(&snapshot, as_of, windows, closed);
+        let csv = tokio::task::spawn_blocking(render)
+            .await
+            .map_err(|error| RenderError::Failed(error.to_string()))?
+            .map_err(|error| RenderError::Failed(error.to_string()))?;
+        Ok(Rendered {
+            csv: Bytes::from(csv),
+            as_of,
+            cursors: vec![cursor.to_string()],
+            stores,
+        })
+    }
+}
+
+/// The latest instant that a report may be as of: nobody knows the future, but what has been observed counts.
+fn latest(now: Timestamp, newest: Option<Timestamp>) -> Timestamp {
+    newest.map_or(now, |newest| newest.max(now))
+}
+
+impl Source for Handle {
+    fn render(
+        &self,
+        as_of: Option<Timestamp>,
+        windows: Windows,
+        closed: ClosedTime,
+    ) -> BoxFuture<'_, Result<Rendered, RenderError>> {
+        Box::pin(self.render_point(as_of, windows, closed))
+    }
+
+    fn coverage(&self) -> Option<Coverage> {
+        let status = self.status.borrow();
+        status.following.as_ref().ok()?;
+        Some(Coverage {
+            earliest: status.earliest_as_of,
+            latest: latest(self.clock.now(), status.newest),
+        })
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        let status = self.status.borrow();
+        status.following.clone()?;
+        let lag = status.current_at.map_or(Duration::MAX, |at| at.elapsed());
+        if lag > self.settings.lag_ready_max {
+            return Err(format!(
+                "lagging: memory was last known to be the present {:.1} s ago",
+                lag.as_secs_f32()
+            ));
+        }
+        Ok(())
+    }
+}

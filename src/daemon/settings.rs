@@ -1,0 +1,42 @@
+//! How the daemon paces itself.
+
+use std::time::Duration;
+
+use crate::feed::doorbell::Wake;
+use crate::rollup::Limits;
+
+/// Paces and bounds of the daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Whether NOTIFY is used beside polling.
+    pub wake: Wake,
+    /// The database is looked at so often at least.
+    pub poll_interval: Duration,
+    /// Pause between two looks while rows keep coming.
+    pub awake_interval: Duration,
+    /// How long to stay awake after the last row, so that a steady stream never rings the bell.
+    pub awake_for: Duration,
+    /// Rows sorted in memory at once.
+    pub batch_rows_max: usize,
+    /// Pause between two flushes at least.
+    pub flush_interval: Duration,
+    /// Bounds of the rollup.
+    pub limits: Limits,
+    /// Not ready when memory was not known to be the present for longer than this.
+    pub lag_ready_max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            wake: Wake::Notify,
+            poll_interval: Duration::from_secs(1),
+            awake_interval: Duration::from_millis(2),
+            awake_for: Duration::from_millis(250),
+            batch_rows_max: 4_000_000,
+            flush_interval: Duration::from_secs(1),
+            limits: Limits::default(),
+            lag_ready_max: Duration::from_secs(5),
+        }
+    }
+}
