@@ -6,3 +6,6 @@
 pub mod time;
 
 pub mod store;
+
+// Layer 6: everything around the daemon.
+pub mod import;
