@@ -3,9 +3,10 @@
 //! The modules in reading order; each uses its own layer and those above it in this list.
 
 // Layer 0 to 2: pure. No I/O, no clock, no tokio, no Postgres.
-pub mod time;
-
+pub mod schedule;
 pub mod store;
+pub mod time;
+pub mod window;
 
-// Layer 6: everything around the daemon.
+// Layer 6: around the daemon.
 pub mod import;

@@ -71,11 +71,7 @@ impl Timestamp {
 /// RFC 3339 in UTC, with as many fraction digits as are needed (0, 3 or 6).
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            &self
-                .to_chrono()
-                .to_rfc3339_opts(SecondsFormat::AutoSi, true),
-        )
+        f.write_str(&self.to_chrono().to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 }
 
@@ -166,10 +162,7 @@ fn parse_utc_form(text: &[u8]) -> Option<Timestamp> {
         }
         zone => (0, zone),
     };
-    if !matches!(
-        zone,
-        b" UTC" | b"UTC" | b"Z" | b"+00" | b"+00:00" | b" +00:00"
-    ) {
+    if !matches!(zone, b" UTC" | b"UTC" | b"Z" | b"+00" | b"+00:00" | b" +00:00") {
         return None;
     }
     const DAYS_TO_1970: i64 = 719_163; // of 0001-01-01, the day that chrono counts as 1
@@ -261,10 +254,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
-        assert_eq!(
-            "2023-01-22 12:09:39 UTC".parse(),
-            Ok(Timestamp(1_674_389_379_000_000))
-        );
+        assert_eq!("2023-01-22 12:09:39 UTC".parse(), Ok(Timestamp(1_674_389_379_000_000)));
         assert_eq!(
             "2023-01-22 12:09:39.5 UTC".parse(),
             Ok(Timestamp(1_674_389_379_500_000))
@@ -286,28 +276,16 @@ mod tests {
             "infinity",
             "２０２３-01-22 12:09:39 UTC",
         ] {
-            assert_eq!(
-                text.parse::<Timestamp>(),
-                Err(ParseTimestampError::Form),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Timestamp>(), Err(ParseTimestampError::Form), "{text}");
         }
         for text in ["1999-12-31 23:59:59 UTC", "2100-01-01T00:00:00Z"] {
-            assert_eq!(
-                text.parse::<Timestamp>(),
-                Err(ParseTimestampError::Range),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Timestamp>(), Err(ParseTimestampError::Range), "{text}");
         }
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        for micros in [
-            1_674_389_379_388_884,
-            1_674_389_379_000_000,
-            946_684_800_000_001,
-        ] {
+        for micros in [1_674_389_379_388_884, 1_674_389_379_000_000, 946_684_800_000_001] {
             let at = Timestamp(micros);
             assert_eq!(at.to_string().parse(), Ok(at));
         }
@@ -318,10 +296,7 @@ mod tests {
         let t = Timestamp::from_micros;
         let a = Span::new(t(10), t(20));
         assert!(a.contains(t(10)) && !a.contains(t(20)));
-        assert_eq!(
-            a.intersect(Span::new(t(15), t(30))),
-            Span::new(t(15), t(20))
-        );
+        assert_eq!(a.intersect(Span::new(t(15), t(30))), Span::new(t(15), t(20)));
         assert!(a.intersect(Span::new(t(20), t(30))).is_empty());
         assert!(Span::new(t(5), t(1)).is_empty());
     }

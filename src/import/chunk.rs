@@ -112,8 +112,7 @@ impl ChunkBuilder {
 
     fn put(&mut self, value: &[u8]) {
         // A field is a checked id, a word or a number: never near the limit of i32.
-        self.encoded
-            .put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+        self.encoded.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
         self.encoded.put_slice(value);
     }
 
@@ -159,11 +158,7 @@ mod tests {
         let chunk = builder.take();
 
         let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
-        for (id, micros, word) in [
-            (b"a", 7, "active"),
-            (b"b", 1, "inactive"),
-            (b"b", 2, "active"),
-        ] {
+        for (id, micros, word) in [(b"a", 7, "active"), (b"b", 1, "inactive"), (b"b", 2, "active")] {
             expected.extend([0, 3, 0, 0, 0, 1]);
             expected.extend(id);
             expected.extend([0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, micros]);

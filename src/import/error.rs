@@ -35,9 +35,7 @@ pub enum ImportError {
         expected: String,
     },
     /// The header lacks a column.
-    #[error(
-        "{file}: line {line}: no column {column}; expected a header with the columns {expected}, found {found}"
-    )]
+    #[error("{file}: line {line}: no column {column}; expected a header with the columns {expected}, found {found}")]
     MissingColumn {
         /// The input's name.
         file: String,

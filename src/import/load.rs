@@ -61,8 +61,7 @@ const TIMEZONES: Staged = Staged {
             SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied",
 };
 
-const ACTIVITY_COPY: &str =
-    "COPY public.store_activity (store_id, timestamp_utc, status) FROM STDIN (FORMAT binary)";
+const ACTIVITY_COPY: &str = "COPY public.store_activity (store_id, timestamp_utc, status) FROM STDIN (FORMAT binary)";
 
 const HOURS_CREATE: &str = "CREATE TEMPORARY TABLE uptally_import_hours \
     (store_id text NOT NULL, day smallint NOT NULL, start_time_local time NOT NULL, end_time_local time NOT NULL) \
@@ -109,17 +108,12 @@ impl<'a> Loader<'a> {
         Ok(self.transaction.commit().await?)
     }
 
-    pub(super) async fn timezones(
-        &mut self,
-        chunk: Chunk,
-        summary: &mut TableSummary,
-    ) -> Result<(), ImportError> {
+    pub(super) async fn timezones(&mut self, chunk: Chunk, summary: &mut TableSummary) -> Result<(), ImportError> {
         if chunk.rows == 0 {
             return Ok(());
         }
         let exists = std::mem::replace(&mut self.has_timezones, true);
-        let (new, corrected) =
-            load_staged(&self.transaction, &TIMEZONES, exists, chunk.copy).await?;
+        let (new, corrected) = load_staged(&self.transaction, &TIMEZONES, exists, chunk.copy).await?;
         summary.new += new;
         summary.corrected += corrected;
         Ok(())
@@ -160,11 +154,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    pub(super) async fn activity(
-        &mut self,
-        chunk: Chunk,
-        summary: &mut TableSummary,
-    ) -> Result<(), ImportError> {
+    pub(super) async fn activity(&mut self, chunk: Chunk, summary: &mut TableSummary) -> Result<(), ImportError> {
         if chunk.rows == 0 {
             return Ok(());
         }
@@ -179,8 +169,7 @@ impl<'a> Loader<'a> {
             }
         }
         let exists = std::mem::replace(&mut self.has_activity, true);
-        let (new, corrected) =
-            load_staged(&self.transaction, &ACTIVITY, exists, chunk.copy).await?;
+        let (new, corrected) = load_staged(&self.transaction, &ACTIVITY, exists, chunk.copy).await?;
         self.meets_existing = new < chunk.rows;
         summary.new += new;
         summary.corrected += corrected;
@@ -206,11 +195,7 @@ async fn load_staged(
     exists: bool,
     copy: Bytes,
 ) -> Result<(u64, u64), tokio_postgres::Error> {
-    let clean = if exists {
-        staged.truncate
-    } else {
-        staged.create
-    };
+    let clean = if exists { staged.truncate } else { staged.create };
     transaction.batch_execute(clean).await?;
     copy_in(transaction, staged.copy, copy).await?;
     let row = transaction.query_one(staged.apply, &[]).await?;
@@ -218,11 +203,7 @@ async fn load_staged(
     Ok((count(0)?, count(1)?))
 }
 
-async fn copy_in(
-    transaction: &Transaction<'_>,
-    statement: &str,
-    mut copy: Bytes,
-) -> Result<(), tokio_postgres::Error> {
+async fn copy_in(transaction: &Transaction<'_>, statement: &str, mut copy: Bytes) -> Result<(), tokio_postgres::Error> {
     let sink = transaction.copy_in::<_, Bytes>(statement).await?;
     let mut sink = std::pin::pin!(sink);
     while !copy.is_empty() {

@@ -51,10 +51,7 @@ pub struct ImportOptions {
 
 impl ImportOptions {
     fn inputs(&self) -> impl Iterator<Item = &Input> {
-        self.timezones
-            .iter()
-            .chain(&self.hours)
-            .chain(&self.activity)
+        self.timezones.iter().chain(&self.hours).chain(&self.activity)
     }
 }
 
@@ -95,10 +92,7 @@ pub enum Table {
 ///
 /// # Errors
 /// [`ImportError`]; the database is then as it was before.
-pub async fn run(
-    client: &mut Client,
-    options: &ImportOptions,
-) -> Result<ImportSummary, ImportError> {
+pub async fn run(client: &mut Client, options: &ImportOptions) -> Result<ImportSummary, ImportError> {
     check_inputs(options)?;
     let mut summary = ImportSummary::default();
     let mut log = RejectLog::new(options.rejects.clone());
@@ -120,9 +114,7 @@ pub async fn run(
             loader.hours(chunk).await?;
         }
         let parsed = parser.finish().await?;
-        loader
-            .hours_end(&parsed.suspects, &mut summary.hours)
-            .await?;
+        loader.hours_end(&parsed.suspects, &mut summary.hours).await?;
         summary.deletions_withheld = parsed.suspects.withheld();
         log = summary.note(Table::Hours, parsed, started);
     }
@@ -161,14 +153,10 @@ pub async fn load<'a>(
         builder.push_timezone(&row);
         summary.timezones.read += 1;
         if builder.is_full() {
-            loader
-                .timezones(builder.take(), &mut summary.timezones)
-                .await?;
+            loader.timezones(builder.take(), &mut summary.timezones).await?;
         }
     }
-    loader
-        .timezones(builder.take(), &mut summary.timezones)
-        .await?;
+    loader.timezones(builder.take(), &mut summary.timezones).await?;
     summary.timezones.close(started);
 
     let started = Instant::now();
@@ -190,14 +178,10 @@ pub async fn load<'a>(
         builder.push_activity(&row);
         summary.activity.read += 1;
         if builder.is_full() {
-            loader
-                .activity(builder.take(), &mut summary.activity)
-                .await?;
+            loader.activity(builder.take(), &mut summary.activity).await?;
         }
     }
-    loader
-        .activity(builder.take(), &mut summary.activity)
-        .await?;
+    loader.activity(builder.take(), &mut summary.activity).await?;
     summary.activity.close(started);
 
     loader.commit().await?;
@@ -232,14 +216,8 @@ fn progress_bar(bytes: Option<u64>, input: &Input, visible: bool) -> ProgressBar
         return ProgressBar::hidden();
     }
     let (bar, template) = match bytes {
-        Some(bytes) => (
-            ProgressBar::new(bytes),
-            "{msg} {wide_bar} {bytes}/{total_bytes} {eta}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{msg} {spinner} {bytes} {elapsed}",
-        ),
+        Some(bytes) => (ProgressBar::new(bytes), "{msg} {wide_bar} {bytes}/{total_bytes} {eta}"),
+        None => (ProgressBar::new_spinner(), "{msg} {spinner} {bytes} {elapsed}"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
@@ -260,8 +238,7 @@ impl ImportSummary {
         summary.rejected += parsed.rejected;
         summary.close(started);
         if !parsed.ignored_columns.is_empty() {
-            self.ignored_columns
-                .push((parsed.name, parsed.ignored_columns));
+            self.ignored_columns.push((parsed.name, parsed.ignored_columns));
         }
         parsed.log
     }

@@ -105,11 +105,7 @@ pub(super) fn spawn_parser(
         bar.finish_and_clear();
         outcome
     });
-    Ok(Parser {
-        chunks,
-        name,
-        thread,
-    })
+    Ok(Parser { chunks, name, thread })
 }
 
 fn open(input: &Input) -> Result<(Box<dyn BufRead + Send>, Option<u64>), ImportError> {
@@ -128,10 +124,7 @@ fn open(input: &Input) -> Result<(Box<dyn BufRead + Send>, Option<u64>), ImportE
         file: input.to_string(),
         source,
     })?;
-    Ok((
-        Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, file)),
-        bytes,
-    ))
+    Ok((Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, file)), bytes))
 }
 
 fn parse(
@@ -149,9 +142,7 @@ fn parse(
     let (mut read, mut rejected, mut suspects) = (0, 0, Suspects::None);
     while let Some(record) = records.next_record()? {
         read += 1;
-        let pushed = record.and_then(|record| {
-            push(table, &record, &mut builder).map_err(|bad| record.reject(bad))
-        });
+        let pushed = record.and_then(|record| push(table, &record, &mut builder).map_err(|bad| record.reject(bad)));
         if let Err(reject) = pushed {
             if strict {
                 return Err(ImportError::Rejected(Box::new(reject)));

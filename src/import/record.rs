@@ -38,16 +38,7 @@ impl Table {
         };
         match self {
             Table::Activity => &const { [STORE_ID, column("status"), column("timestamp_utc")] },
-            Table::Hours => {
-                &const {
-                    [
-                        STORE_ID,
-                        DAY,
-                        column("start_time_local"),
-                        column("end_time_local"),
-                    ]
-                }
-            }
+            Table::Hours => &const { [STORE_ID, DAY, column("start_time_local"), column("end_time_local")] },
             Table::Timezones => &const { [STORE_ID, column("timezone_str")] },
         }
     }
@@ -89,15 +80,8 @@ impl Record<'_> {
         Reject {
             file: self.file.to_owned(),
             line: self.line_number,
-            field: self
-                .table
-                .columns()
-                .get(bad.column)
-                .map_or("row", |c| c.name),
-            found: self
-                .fields
-                .get(bad.column)
-                .map_or_else(String::new, |f| shown(f)),
+            field: self.table.columns().get(bad.column).map_or("row", |c| c.name),
+            found: self.fields.get(bad.column).map_or_else(String::new, |f| shown(f)),
             expected: bad.expected,
             row: shown_row(self.line),
             store_id: crate::store::check_store_id(store_id)
@@ -264,10 +248,7 @@ impl<R: BufRead> Records<R> {
         let fault = match std::str::from_utf8(&self.line) {
             Err(error) => Some((
                 "UTF-8 text".to_owned(),
-                format!(
-                    "an invalid byte at byte {} of the row",
-                    error.valid_up_to() + 1
-                ),
+                format!("an invalid byte at byte {} of the row", error.valid_up_to() + 1),
             )),
             Ok(text) => match split_fields(text, &mut self.unquoted, &mut self.fields) {
                 Err(fault) => Some((fault.expected.to_owned(), fault.found.to_owned())),
@@ -351,15 +332,13 @@ fn split_fields<'a>(
     Ok(line)
 }
 
-fn split_quoted(
-    line: &str,
-    unquoted: &mut String,
-    fields: &mut Vec<Range<usize>>,
-) -> Result<(), QuoteFault> {
+fn split_quoted(line: &str, unquoted: &mut String, fields: &mut Vec<Range<usize>>) -> Result<(), QuoteFault> {
     let mut rest = line;
     loop {
         let start = unquoted.len();
-        let after = if let Some(quoted) = rest.strip_prefix('"') { take_quoted(quoted, unquoted)? } else {
+        let after = if let Some(quoted) = rest.strip_prefix('"') {
+            take_quoted(quoted, unquoted)?
+        } else {
             let end = rest.find(',').unwrap_or(rest.len());
             let (field, after) = rest.split_at(end);
             unquoted.push_str(field); // a quote inside an unquoted field is a character

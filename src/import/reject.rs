@@ -40,9 +40,7 @@ impl Reject {
 
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reject {
-            file, line, field, ..
-        } = self;
+        let Reject { file, line, field, .. } = self;
         write!(f, "{file}: line {line}: {field}: {}", self.reason())
     }
 }
@@ -116,7 +114,9 @@ impl RejectLog {
     }
 
     fn try_write(&mut self, path: &Path, reject: &Reject) -> io::Result<()> {
-        let index = if let Some(index) = self.open.iter().position(|(open, _)| open == path) { index } else {
+        let index = if let Some(index) = self.open.iter().position(|(open, _)| open == path) {
+            index
+        } else {
             let mut writer = csv::Writer::from_writer(BufWriter::new(File::create(path)?));
             writer.write_record(["file", "line", "field", "reason", "row"])?;
             self.open.push((path.to_owned(), writer));

@@ -97,9 +97,7 @@ impl<'a> TimezoneRow<'a> {
 }
 
 fn parse_store_id(text: &str) -> Result<&str, BadField> {
-    check_store_id(text)
-        .map(|()| text)
-        .map_err(|error| bad_with(0, &error))
+    check_store_id(text).map(|()| text).map_err(|error| bad_with(0, &error))
 }
 
 /// `HH:MM`, `HH:MM:SS` or `HH:MM:SS.ffffff`; 24:00 is the only time of hour 24.

@@ -78,10 +78,7 @@ impl fmt::Display for ImportSummary {
             writeln!(f, "{file}: ignored the columns {}", columns.join(", "))?;
         }
         if let Some(stores) = &self.deletions_withheld {
-            writeln!(
-                f,
-                "opening hours were only added, not deleted, for {stores}"
-            )?;
+            writeln!(f, "opening hours were only added, not deleted, for {stores}")?;
         }
         for path in &self.rejects_files {
             writeln!(f, "rejected rows are in {}", path.display())?;
