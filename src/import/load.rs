@@ -17,7 +17,7 @@ use super::{ImportError, TableSummary};
 const COPY_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A table that is filled by way of a temporary one.
-struct Staged {
+struct StagingSql {
     create: &'static str,
     truncate: &'static str,
     copy: &'static str,
@@ -29,7 +29,7 @@ struct Staged {
     apply: &'static str,
 }
 
-const ACTIVITY: Staged = Staged {
+const ACTIVITY: StagingSql = StagingSql {
     create: "CREATE TEMPORARY TABLE uptally_import_activity \
              (store_id text NOT NULL, timestamp_utc timestamptz NOT NULL, status text NOT NULL) ON COMMIT DROP",
     truncate: "TRUNCATE pg_temp.uptally_import_activity",
@@ -45,7 +45,7 @@ const ACTIVITY: Staged = Staged {
             SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied",
 };
 
-const TIMEZONES: Staged = Staged {
+const TIMEZONES: StagingSql = StagingSql {
     create: "CREATE TEMPORARY TABLE uptally_import_timezones \
              (store_id text NOT NULL, timezone_str text NOT NULL) ON COMMIT DROP",
     truncate: "TRUNCATE pg_temp.uptally_import_timezones",
@@ -87,10 +87,10 @@ pub(super) struct Loader<'a> {
     transaction: Transaction<'a>,
     /// Whether the last chunk of activity met rows that exist.
     meets_existing: bool,
-    /// Which temporary tables exist.
-    has_activity: bool,
+    activity: Staging,
+    timezones: Staging,
+    /// Whether the temporary table for hours exists.
     has_hours: bool,
-    has_timezones: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -98,9 +98,9 @@ impl<'a> Loader<'a> {
         Ok(Loader {
             transaction: client.transaction().await?,
             meets_existing: false,
-            has_activity: false,
+            activity: Staging::of(&ACTIVITY),
+            timezones: Staging::of(&TIMEZONES),
             has_hours: false,
-            has_timezones: false,
         })
     }
 
@@ -112,8 +112,7 @@ impl<'a> Loader<'a> {
         if chunk.rows == 0 {
             return Ok(());
         }
-        let exists = std::mem::replace(&mut self.has_timezones, true);
-        let (new, corrected) = load_staged(&self.transaction, &TIMEZONES, exists, chunk.copy).await?;
+        let (new, corrected) = self.timezones.load(&self.transaction, chunk.copy).await?;
         summary.new += new;
         summary.corrected += corrected;
         Ok(())
@@ -168,8 +167,7 @@ impl<'a> Loader<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let exists = std::mem::replace(&mut self.has_activity, true);
-        let (new, corrected) = load_staged(&self.transaction, &ACTIVITY, exists, chunk.copy).await?;
+        let (new, corrected) = self.activity.load(&self.transaction, chunk.copy).await?;
         self.meets_existing = new < chunk.rows;
         summary.new += new;
         summary.corrected += corrected;
@@ -189,18 +187,31 @@ impl<'a> Loader<'a> {
     }
 }
 
-async fn load_staged(
-    transaction: &Transaction<'_>,
-    staged: &Staged,
+/// A temporary table that exists from its first chunk to the end of the transaction.
+struct Staging {
+    sql: &'static StagingSql,
     exists: bool,
-    copy: Bytes,
-) -> Result<(u64, u64), tokio_postgres::Error> {
-    let clean = if exists { staged.truncate } else { staged.create };
-    transaction.batch_execute(clean).await?;
-    copy_in(transaction, staged.copy, copy).await?;
-    let row = transaction.query_one(staged.apply, &[]).await?;
-    let count = |index| row.try_get::<_, i64>(index).map(i64::unsigned_abs);
-    Ok((count(0)?, count(1)?))
+}
+
+impl Staging {
+    fn of(sql: &'static StagingSql) -> Self {
+        Staging { sql, exists: false }
+    }
+
+    /// Loads a chunk; returns how many rows are new and how many were corrected.
+    async fn load(&mut self, transaction: &Transaction<'_>, copy: Bytes) -> Result<(u64, u64), tokio_postgres::Error> {
+        let clean = if self.exists {
+            self.sql.truncate
+        } else {
+            self.sql.create
+        };
+        transaction.batch_execute(clean).await?;
+        self.exists = true;
+        copy_in(transaction, self.sql.copy, copy).await?;
+        let row = transaction.query_one(self.sql.apply, &[]).await?;
+        let count = |index| row.try_get::<_, i64>(index).map(i64::unsigned_abs);
+        Ok((count(0)?, count(1)?))
+    }
 }
 
 async fn copy_in(transaction: &Transaction<'_>, statement: &str, mut copy: Bytes) -> Result<(), tokio_postgres::Error> {

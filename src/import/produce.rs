@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::chunk::{Chunk, ChunkBuilder};
 use super::record::{BadField, Record, Records};
-use super::reject::{Reject, RejectLog};
+use super::reject::RejectLog;
 use super::row::{ActivityRow, HoursRow, TimezoneRow};
 use super::{ImportError, ImportOptions, Input, Table, progress_bar};
 
@@ -64,8 +64,8 @@ pub(super) enum Suspects {
 }
 
 impl Suspects {
-    fn add(&mut self, reject: Reject) {
-        let Some(store_id) = reject.store_id else {
+    fn add(&mut self, store_id: Option<String>) {
+        let Some(store_id) = store_id else {
             *self = Suspects::Any;
             return;
         };
@@ -145,11 +145,11 @@ fn parse(
         let pushed = record.and_then(|record| push(table, &record, &mut builder).map_err(|bad| record.reject(bad)));
         if let Err(reject) = pushed {
             if strict {
-                return Err(ImportError::Rejected(Box::new(reject)));
+                return Err(ImportError::Rejected(reject));
             }
             log.write(input, &reject)?;
             rejected += 1;
-            suspects.add(reject);
+            suspects.add(reject.store_id);
         }
         if read % PROGRESS_RECORDS == 0 {
             bar.set_position(records.bytes_read());

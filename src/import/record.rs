@@ -75,9 +75,9 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// This record, set aside because of one of its fields.
-    pub fn reject(&self, bad: BadField) -> Reject {
+    pub fn reject(&self, bad: BadField) -> Box<Reject> {
         let store_id = self.fields[0];
-        Reject {
+        Box::new(Reject {
             file: self.file.to_owned(),
             line: self.line_number,
             field: self.table.columns().get(bad.column).map_or("row", |c| c.name),
@@ -87,7 +87,7 @@ impl Record<'_> {
             store_id: crate::store::check_store_id(store_id)
                 .is_ok()
                 .then(|| store_id.to_owned()),
-        }
+        })
     }
 }
 
@@ -146,7 +146,7 @@ impl<R: BufRead> Records<R> {
     ///
     /// # Errors
     /// [`ImportError::Read`] only; bad lines are values.
-    pub fn next_record(&mut self) -> Result<Option<Result<Record<'_>, Reject>>, ImportError> {
+    pub fn next_record(&mut self) -> Result<Option<Result<Record<'_>, Box<Reject>>>, ImportError> {
         match self.next_line()? {
             Line::End => Ok(None),
             Line::Whole => Ok(Some(self.split())),
@@ -244,7 +244,7 @@ impl<R: BufRead> Records<R> {
     }
 
     /// Splits `self.line` into the fields of the table's columns.
-    fn split(&mut self) -> Result<Record<'_>, Reject> {
+    fn split(&mut self) -> Result<Record<'_>, Box<Reject>> {
         let fault = match std::str::from_utf8(&self.line) {
             Err(error) => Some((
                 "UTF-8 text".to_owned(),
@@ -284,8 +284,8 @@ impl<R: BufRead> Records<R> {
         })
     }
 
-    fn reject_line(&self, expected: String, found: String) -> Reject {
-        Reject {
+    fn reject_line(&self, expected: String, found: String) -> Box<Reject> {
+        Box::new(Reject {
             file: self.file.clone(),
             line: self.line_number,
             field: "row",
@@ -293,7 +293,7 @@ impl<R: BufRead> Records<R> {
             expected,
             row: shown_row(&self.line),
             store_id: None,
-        }
+        })
     }
 }
 

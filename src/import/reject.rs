@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(shown("up\0\u{1b}[31m"), "\"up\\u{0}\\u{1b}[31m\"");
         let long = shown(&"é".repeat(1 << 20));
         assert_eq!(long.chars().count(), FOUND_CHARS_MAX + 3);
-        assert!(shown_row(&[0xff; 1 << 20]).chars().count() <= ROW_CHARS_MAX + 1);
+        assert!(shown_row(&vec![0xff; 1 << 20]).chars().count() <= ROW_CHARS_MAX + 1);
         assert_eq!(inert("=cmd|x,active"), "'=cmd|x,active");
     }
 
