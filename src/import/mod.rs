@@ -14,6 +14,8 @@ pub mod record;
 mod reject;
 pub mod row;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
