@@ -9,4 +9,5 @@ pub mod time;
 pub mod window;
 
 // Layer 6: around the daemon.
+pub mod fleet;
 pub mod import;

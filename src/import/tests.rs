@@ -248,12 +248,11 @@ mod properties {
             let mut bytes = ACTIVITY.as_bytes().to_vec();
             let mut expected = Vec::new();
             for (index, line) in lines.iter().enumerate() {
-                match line {
-                    Some(garbage) => bytes.extend(garbage),
-                    None => {
-                        bytes.extend(format!("s{index},inactive,2023-01-22 12:09:39.5 UTC").bytes());
-                        expected.push(format!("s{index} inactive 2023-01-22T12:09:39.500Z"));
-                    }
+                if let Some(garbage) = line {
+                    bytes.extend(garbage);
+                } else {
+                    bytes.extend(format!("s{index},inactive,2023-01-22 12:09:39.5 UTC").bytes());
+                    expected.push(format!("s{index} inactive 2023-01-22T12:09:39.500Z"));
                 }
                 bytes.extend(if index % 2 == 0 { &b"\n"[..] } else { b"\r\n" });
             }
