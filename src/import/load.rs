@@ -75,11 +75,12 @@ const HOURS_DELETE: &str = "DELETE FROM public.store_business_hours AS h
       AND NOT EXISTS (SELECT FROM pg_temp.uptally_import_hours AS i
         WHERE i.store_id = h.store_id AND i.day = h.day
           AND i.start_time_local = h.start_time_local AND i.end_time_local = h.end_time_local)";
+/// An ANALYZE that ran beside an import which had not committed leaves statistics of an empty table. Believing them,
+/// the planner may loop over both tables (measured: 423 s instead of 0.4 for 86,000 rows); a hash join is right at any size.
+const HOURS_PLAN: &str = "ANALYZE pg_temp.uptally_import_hours; SET LOCAL enable_nestloop = off";
+const HOURS_PLAN_END: &str = "SET LOCAL enable_nestloop TO DEFAULT";
 const HOURS_INSERT: &str = "INSERT INTO public.store_business_hours (store_id, day, start_time_local, end_time_local)
     SELECT DISTINCT i.store_id, i.day, i.start_time_local, i.end_time_local FROM pg_temp.uptally_import_hours AS i
-    WHERE NOT EXISTS (SELECT FROM public.store_business_hours AS h
-      WHERE i.store_id = h.store_id AND i.day = h.day
-        AND i.start_time_local = h.start_time_local AND i.end_time_local = h.end_time_local)
     ON CONFLICT DO NOTHING";
 
 /// The transaction of an import. Dropped without [`Loader::commit`], it leaves nothing.
@@ -144,10 +145,10 @@ impl<'a> Loader<'a> {
             Suspects::Stores(stores) => stores.iter().map(String::as_str).collect(),
             Suspects::None | Suspects::Any => Vec::new(),
         };
-        let analyze = "ANALYZE pg_temp.uptally_import_hours";
-        self.transaction.batch_execute(analyze).await?;
         if !matches!(suspects, Suspects::Any) {
+            self.transaction.batch_execute(HOURS_PLAN).await?;
             summary.deleted += self.transaction.execute(HOURS_DELETE, &[&stores]).await?;
+            self.transaction.batch_execute(HOURS_PLAN_END).await?;
         }
         summary.new += self.transaction.execute(HOURS_INSERT, &[]).await?;
         Ok(())
