@@ -5,8 +5,11 @@
 //! read the configuration, not these structs; only what is no key of it is taken from here.
 
 mod args;
+mod commands;
 mod exit;
 mod output;
+mod reach;
+mod signals;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,20 +25,19 @@ pub use exit::{Exit, Refusal, answer, fail, install_panic_hook};
 pub use output::{OutputError, write_stdout};
 
 /// Does what `command` says. Errors are shown, and turned into an exit code, by [`fail`].
-#[expect(clippy::unused_async, reason = "the commands that wait are wired next")]
 pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Config => {
             write_stdout(|out| write!(out, "{}", config.effective))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Serve(_)
-        | Command::Import(_)
-        | Command::Report(_)
-        | Command::Verify
-        | Command::Rebuild
-        | Command::Migrate
-        | Command::Demo(_) => anyhow::bail!("not wired yet"),
+        Command::Serve(_) => commands::serve(&config).await,
+        Command::Import(arguments) => commands::import(&config, arguments).await,
+        Command::Report(arguments) => commands::report(&config, arguments).await,
+        Command::Verify => commands::verify(&config).await,
+        Command::Rebuild => commands::rebuild(&config).await,
+        Command::Migrate => commands::migrate(&config).await,
+        Command::Demo(arguments) => commands::demo(&config, &arguments).await,
     }
 }
 

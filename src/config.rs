@@ -79,8 +79,6 @@ pub struct HttpConfig {
     pub connections_max: usize,
     /// `http.drain_timeout_ms`: how long running requests may take to end at shutdown.
     pub drain_timeout: Duration,
-    /// `http.body_bytes_max`
-    pub body_bytes_max: usize,
 }
 
 /// What a report is of when the request does not say, and where it goes.
@@ -210,7 +208,6 @@ impl Config {
                 header_timeout: ms("http.header_timeout_ms")?,
                 connections_max: layers.integer("http.connections_max")?,
                 drain_timeout: ms("http.drain_timeout_ms")?,
-                body_bytes_max: layers.integer("http.body_bytes_max")?,
             },
             report: ReportConfig {
                 as_of: layers.text("report.as_of", str::parse::<AsOf>)?,

@@ -30,7 +30,14 @@ pub mod report;
 pub mod http;
 
 // Layer 6: the program.
-pub mod cli;
 pub mod cluster;
+pub mod demo;
+pub mod fleet;
+pub mod import;
+pub mod serve;
+pub mod verify;
+
 pub mod config;
 pub mod telemetry;
+
+pub mod cli;

@@ -14,7 +14,6 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("http.header_timeout_ms", integer(10_000, 100, 600_000)),
     Key::new("http.connections_max", integer(256, 1, 65_536)),
     Key::new("http.drain_timeout_ms", integer(8_000, 0, 600_000)),
-    Key::new("http.body_bytes_max", integer(4_096, 0, 1_048_576)),
     Key::new("report.as_of", Text("now")),
     Key::new("report.windows", Text("calendar")),
     Key::new("report.closed", Text("uptime")),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{DaemonError, LEADER_PATIENCE, Point, Request, Settings, Status};
+use super::{DaemonError, LEADER_PATIENCE, Point, Request, Settings, Status, asked};
 use crate::clock::Clock;
 use crate::db::{Database, DbError, Session};
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
@@ -69,6 +69,7 @@ impl<'a> Following<'a> {
         status: &'a watch::Sender<Status>,
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
+        database.migrate_if_needed().await?;
         let doorbell = lead(database, settings.wake, status).await?;
         let ledger = Ledger::open(database).await?;
         let mut reader = database.connect("uptally follower").await?;
@@ -247,7 +248,7 @@ impl<'a> Following<'a> {
         loop {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|&stop| stop) => return Ok(Woken::Shutdown),
+                () = asked(shutdown) => return Ok(Woken::Shutdown),
                 Some(request) = requests.recv() => {
                     // What was committed before the question belongs into the answer.
                     self.doorbell.wake_up().await?;

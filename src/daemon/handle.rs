@@ -1,5 +1,7 @@
 //! What the rest of the program sees of the daemon: its status, and points to make reports of.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -57,6 +59,7 @@ pub struct Handle {
     settings: Settings,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
+    draining: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -73,7 +76,13 @@ impl Handle {
             settings,
             requests,
             status,
+            draining: Arc::default(),
         }
+    }
+
+    /// From now on not ready: the process is going down.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// How the daemon is right now.
@@ -160,6 +169,9 @@ impl Source for Handle {
     }
 
     fn readiness(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("shutting down".to_owned());
+        }
         let status = self.status.borrow();
         status.following.clone()?;
         let lag = status.current_at.map_or(Duration::MAX, |at| at.elapsed());

@@ -106,7 +106,7 @@ impl Daemon {
             self.status.send_modify(|status| status.stopped(&error.to_string()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = shutdown.wait_for(|&stop| stop) => return Ok(()),
+                () = asked(&mut shutdown) => return Ok(()),
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
@@ -116,10 +116,15 @@ impl Daemon {
     async fn live_once(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), DaemonError> {
         let mut following = tokio::select! {
             following = Following::start(&self.database, &self.clock, self.settings, &self.status) => following?,
-            _ = shutdown.wait_for(|&stop| stop) => return Ok(()),
+            () = asked(shutdown) => return Ok(()),
         };
         following.run(&mut self.requests, shutdown).await
     }
+}
+
+/// Returns when the daemon is to stop; also if nobody is left who could say so.
+async fn asked(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|&stop| stop).await;
 }
 
 /// Names and explains this module's metrics to the installed recorder.

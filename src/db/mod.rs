@@ -147,6 +147,15 @@ impl Database {
         Ok(Session { client, notified })
     }
 
+    /// Brings the schema up to date, unless it is: a daemon whose role may not change it needs no more than that.
+    pub async fn migrate_if_needed(&self) -> Result<(), DbError> {
+        let session = self.connect("uptally migrate").await?;
+        if Self::is_migrated(&session.client).await? {
+            return Ok(());
+        }
+        self.migrate().await
+    }
+
     /// Brings the schema up to date. Safe when several do it at once.
     pub async fn migrate(&self) -> Result<(), DbError> {
         let mut session = self.connect("uptally migrate").await?;

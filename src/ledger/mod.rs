@@ -97,6 +97,33 @@ pub struct Flush {
     pub drop_before: Option<Timestamp>,
 }
 
+/// Asks the daemon that is active to build the rollup anew, and waits until it has. Returns the number of
+/// stores.
+pub async fn ask_for_rebuild(database: &Database) -> Result<usize, DbError> {
+    let client = database.connect("uptally rebuild").await?.client;
+    let row = client
+        .query_one(
+            "WITH asked AS (INSERT INTO uptally.invalidation (store_id) VALUES (NULL) RETURNING change_xid)
+             SELECT change_xid::text, uptally.ring_doorbell() FROM asked",
+            &[],
+        )
+        .await?;
+    let asked: String = row.try_get(0)?;
+    loop {
+        let sql = "SELECT coalesce(pg_catalog.pg_visible_in_snapshot($1::text::xid8, cursor), false),
+                          (SELECT count(*) FROM uptally.rollup_store)
+                   FROM uptally.checkpoint";
+        let row = client.query_one(sql, &[&asked]).await?;
+        if row.try_get(0)? {
+            return Ok(usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0));
+        }
+        tokio::time::sleep(REBUILD_LOOK_EVERY).await;
+    }
+}
+
+/// How often it is looked whether the daemon has rebuilt.
+const REBUILD_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// The writing end: one session, one epoch.
 #[derive(Debug)]
 pub struct Ledger {

@@ -47,6 +47,11 @@ impl Ids {
         self.index.find(id)
     }
 
+    /// All ids, by number.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter_map(Option::as_deref)
+    }
+
     pub fn id(&self, store: StoreNo) -> Option<&str> {
         self.names.get(store as usize)?.as_deref()
     }

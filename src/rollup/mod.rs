@@ -74,6 +74,26 @@ pub struct ReadBack {
     pub to_the_end: bool,
 }
 
+/// What is kept of one store, to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    /// Number of its schedule.
+    pub schedule: u32,
+    /// Its grid.
+    pub grid: Grid,
+    /// Newest observation.
+    pub last: Option<Observation>,
+    cells: &'a [DownCell],
+}
+
+impl Kept<'_> {
+    /// Downtime of a cell in microseconds, of those that memory keeps.
+    pub fn down_us(&self, cell: i32) -> u32 {
+        let found = self.cells.binary_search_by_key(&cell, |c| c.cell);
+        found.ok().and_then(|i| self.cells.get(i)).map_or(0, |c| c.down_us)
+    }
+}
+
 /// How the rollup bounds itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -354,6 +374,22 @@ impl Rollup {
             to_the_end: true,
         };
         self.splice(all, observations);
+    }
+
+    /// All ids, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ids.all()
+    }
+
+    /// What is kept of a store.
+    pub fn kept(&self, id: &str) -> Option<Kept<'_>> {
+        let state = self.state(self.find(id)?)?;
+        Some(Kept {
+            schedule: state.schedule,
+            grid: self.book.grid(state.schedule),
+            last: state.timeline.last(),
+            cells: state.cells(),
+        })
     }
 
     /// The schedule of a store.

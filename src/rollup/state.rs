@@ -53,6 +53,10 @@ impl StoreState {
         }
     }
 
+    pub fn cells(&self) -> &[DownCell] {
+        &self.cells
+    }
+
     /// Cells before this one are not kept in memory.
     pub fn known_from(&self) -> i32 {
         self.known_from

@@ -1,0 +1,169 @@
+//! A made-up fleet in the shape of the real data: stores, time zones, weekly hours and a polling feed.
+//!
+//! For the demo, tests and benches. Pure: the same options give the same fleet and the same feed on every
+//! machine. Each poll follows from (seed, store, slot) alone, so the feed goes on past the fleet's end without
+//! any state being kept. Random numbers are floating point; the instants and hours made from them are whole.
+//!
+//! Units: microseconds, of UTC or (`*_us` of hours) after local midnight.
+
+mod feed;
+mod random;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+
+use crate::import::row::{ActivityRow, HoursRow, TimezoneRow};
+use crate::time::{DAY_US, HOUR_US, SECOND_US, Timestamp};
+
+use feed::Feed;
+pub use feed::Poll;
+pub use store::{FleetHours, FleetStore};
+
+/// What fleet to make. The default has the size and the end of the real data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FleetOptions {
+    /// Number of stores.
+    pub stores: u32,
+    /// Days of feed before `end`.
+    pub days: u32,
+    /// Each store is polled once in each stretch of this length; more than 0.
+    pub poll_interval_us: i64,
+    /// Share of polls that never arrived, 0 to 1.
+    pub missing: f64,
+    /// Other seeds make other fleets.
+    pub seed: u64,
+    /// The backfill ends before this instant; the live feed starts at it.
+    pub end: Timestamp,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        FleetOptions {
+            stores: 13_559,
+            days: 8,
+            poll_interval_us: HOUR_US,
+            missing: 0.29,
+            seed: 1,
+            end: Timestamp::from_micros(1_674_670_402_479_220), // 2023-01-25T18:13:22.479220Z
+        }
+    }
+}
+
+/// A fleet. See [`Fleet::generate`].
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    options: FleetOptions,
+    stores: Vec<FleetStore>,
+}
+
+impl Fleet {
+    /// Makes a fleet. Each store depends on the seed and its own index, and on the number of stores only
+    /// through how many get an odd zone.
+    pub fn generate(options: FleetOptions) -> Self {
+        let options = FleetOptions {
+            poll_interval_us: options.poll_interval_us.max(1),
+            ..options
+        };
+        let stores = (0..options.stores).map(|index| FleetStore::generate(&options, index));
+        Fleet {
+            stores: stores.collect(),
+            options,
+        }
+    }
+
+    /// What the fleet was made from.
+    pub fn options(&self) -> &FleetOptions {
+        &self.options
+    }
+
+    /// The stores; [`Poll::store`] is an index into them.
+    pub fn stores(&self) -> &[FleetStore] {
+        &self.stores
+    }
+
+    /// The polls of the `days` before `end`, in time order.
+    pub fn backfill(&self) -> impl Iterator<Item = Poll> + '_ {
+        let slots = i64::from(self.options.days) * DAY_US / self.options.poll_interval_us;
+        let end = self.options.end;
+        Feed::starting(self, -slots).take_while(move |poll| poll.at < end)
+    }
+
+    /// The polls from `end` on, in time order, without an end of its own if any store is polled at all.
+    pub fn live(&self) -> impl Iterator<Item = Poll> + '_ {
+        Feed::starting(self, 0)
+    }
+
+    /// [`Fleet::backfill`] as rows to import.
+    pub fn activity_rows(&self) -> impl Iterator<Item = ActivityRow<'_>> {
+        self.backfill().filter_map(|poll| self.activity_row(poll))
+    }
+
+    /// A poll of this fleet as a row; None if the poll is of another, larger fleet.
+    pub fn activity_row(&self, poll: Poll) -> Option<ActivityRow<'_>> {
+        let store = self.stores.get(poll.store as usize)?;
+        Some(ActivityRow {
+            store_id: &store.store_id,
+            at: poll.at,
+            status: poll.status,
+        })
+    }
+
+    /// The weekly hours of all stores as rows to import.
+    pub fn hours_rows(&self) -> impl Iterator<Item = HoursRow<'_>> {
+        self.stores.iter().flat_map(|store| {
+            store.hours.iter().map(|hours| HoursRow {
+                store_id: &store.store_id,
+                day: hours.day,
+                start_us: hours.start_us,
+                end_us: hours.end_us,
+            })
+        })
+    }
+
+    /// The time zones of all stores that have one as rows to import.
+    pub fn timezone_rows(&self) -> impl Iterator<Item = TimezoneRow<'_>> {
+        self.stores.iter().filter_map(|store| {
+            Some(TimezoneRow {
+                store_id: &store.store_id,
+                zone: store.zone?,
+            })
+        })
+    }
+
+    /// Writes the backfill as a status CSV, in time order.
+    pub fn write_activity_csv(&self, mut out: impl Write) -> io::Result<()> {
+        writeln!(out, "store_id,status,timestamp_utc")?;
+        for row in self.activity_rows() {
+            let at = row.at.to_chrono().format("%Y-%m-%d %H:%M:%S%.6f UTC");
+            writeln!(out, "{},{},{at}", row.store_id, row.status)?;
+        }
+        out.flush()
+    }
+
+    /// Writes the weekly hours as a CSV.
+    pub fn write_hours_csv(&self, mut out: impl Write) -> io::Result<()> {
+        writeln!(out, "store_id,day,start_time_local,end_time_local")?;
+        for row in self.hours_rows() {
+            let (start, end) = (clock(row.start_us), clock(row.end_us));
+            writeln!(out, "{},{},{start},{end}", row.store_id, row.day)?;
+        }
+        out.flush()
+    }
+
+    /// Writes the time zones as a CSV.
+    pub fn write_timezones_csv(&self, mut out: impl Write) -> io::Result<()> {
+        writeln!(out, "store_id,timezone_str")?;
+        for row in self.timezone_rows() {
+            writeln!(out, "{},{}", row.store_id, row.zone)?;
+        }
+        out.flush()
+    }
+}
+
+/// `HH:MM:SS`; generated hours are of whole seconds.
+fn clock(us: i64) -> String {
+    let seconds = us / SECOND_US;
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}

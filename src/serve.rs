@@ -1,0 +1,157 @@
+//! The daemon with everything around it: reports, HTTP, and an end in the right order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::daemon::{Daemon, DaemonError, Handle, Settings};
+use crate::db::Database;
+use crate::http::{self, Api, ServeLimits};
+use crate::report::{Archive, Connect, Limits, Registry, ReportRequest};
+
+/// How long the daemon gets for its last flush.
+const DAEMON_DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often the figures are tidied, so that histograms do not grow between two scrapes.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What the service needs to know.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// Where HTTP is answered; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Bounds of the HTTP server.
+    pub http: ServeLimits,
+    /// Bounds of the reports.
+    pub reports: Limits,
+    /// Options of a trigger that does not give its own.
+    pub defaults: ReportRequest,
+    /// Directory or URL of the reports.
+    pub output_url: String,
+    /// Pace of the daemon.
+    pub daemon: Settings,
+}
+
+/// A running service. Stop it with [`Service::stop`]; dropping it leaves its tasks to the runtime.
+pub struct Service {
+    address: SocketAddr,
+    handle: Handle,
+    registry: Registry,
+    stop_http: watch::Sender<bool>,
+    stop_daemon: watch::Sender<bool>,
+    http: JoinHandle<bool>,
+    daemon: JoinHandle<Result<(), DaemonError>>,
+    upkeep: JoinHandle<()>,
+    drain_max: Duration,
+}
+
+impl Service {
+    /// Starts everything. Whether the database answers shows in the readiness, not here.
+    pub async fn start(database: Database, options: ServiceOptions, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let archive = Archive::open(&options.output_url)
+            .with_context(|| format!("cannot use {} for reports (report.output_url)", options.output_url))?;
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (http.listen)", options.listen))?;
+        let address = listener.local_addr()?;
+        let (daemon, handle) = Daemon::new(database.clone(), Clock::System, options.daemon);
+        let (stop_daemon, daemon_stops) = watch::channel(false);
+        let daemon = tokio::spawn(daemon.run(daemon_stops));
+        let registry = Registry::new(Arc::new(handle.clone()), archive, connector(database), options.reports);
+        recover_when_leading(handle.clone(), registry.clone());
+        let upkeep = tokio::spawn(upkeep(metrics.clone(), handle.clone()));
+        let api = Api {
+            registry: registry.clone(),
+            defaults: options.defaults,
+            metrics_text: Arc::new(move || metrics.render()),
+        };
+        let (stop_http, mut http_stops) = watch::channel(false);
+        let stopping = async move {
+            // An error means that the service is gone: stop too.
+            let _ = http_stops.wait_for(|&stop| stop).await;
+        };
+        let http = tokio::spawn(http::serve(listener, http::router(api), stopping, options.http));
+        tracing::info!("listening on http://{address}");
+        Ok(Service {
+            address,
+            handle,
+            registry,
+            stop_http,
+            stop_daemon,
+            http,
+            daemon,
+            upkeep,
+            drain_max: options.http.drain_max,
+        })
+    }
+
+    /// Where HTTP is answered.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The daemon's handle.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Returns when the daemon has ended by itself, and why.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.daemon).await {
+            Ok(Ok(())) => anyhow::anyhow!("the daemon ended without being asked"),
+            Ok(Err(error)) => error.into(),
+            Err(error) => anyhow::Error::new(error).context("the daemon broke off"),
+        }
+    }
+
+    /// Ends in order: not ready, no new requests, answers and reports finished, last flush.
+    pub async fn stop(self) {
+        self.handle.drain();
+        let _ = self.stop_http.send(true);
+        if !self.http.await.unwrap_or(false) {
+            tracing::warn!("some answers were cut off");
+        }
+        if !self.registry.drain(self.drain_max).await {
+            tracing::warn!("some reports are left to the next start");
+        }
+        let _ = self.stop_daemon.send(true);
+        if !self.daemon.is_finished() && tokio::time::timeout(DAEMON_DRAIN_MAX, self.daemon).await.is_err() {
+            tracing::warn!("the last flush was cut off; the next start reads what it misses again");
+        }
+        self.upkeep.abort();
+        tracing::info!("stopped");
+    }
+}
+
+/// Reports that an earlier life left running are made by whoever has the lead, never by a daemon that waits.
+fn recover_when_leading(mut handle: Handle, registry: Registry) {
+    tokio::spawn(async move {
+        if handle.following().await {
+            registry.recover();
+        }
+    });
+}
+
+fn connector(database: Database) -> Connect {
+    Arc::new(move || {
+        let database = database.clone();
+        Box::pin(async move { Ok(database.connect("uptally reports").await?.client) })
+    })
+}
+
+async fn upkeep(metrics: PrometheusHandle, handle: Handle) {
+    let mut every = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        every.tick().await;
+        if let Some(at) = handle.status().current_at {
+            metrics::gauge!("uptally_feed_lag_seconds").set(at.elapsed().as_secs_f64());
+        }
+        metrics.run_upkeep();
+    }
+}
