@@ -177,7 +177,7 @@ async fn write_live(session: Session, fleet: Fleet) {
     let mut polls = fleet.live().peekable();
     let mut every = tokio::time::interval(LIVE_EVERY);
     let sql = "INSERT INTO public.store_activity (store_id, timestamp_utc, status)
-               SELECT * FROM pg_catalog.unnest($1::text[], $2::timestamptz[], $3::text[])
+               SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[])
                ON CONFLICT (store_id, timestamp_utc) DO UPDATE SET status = excluded.status";
     loop {
         every.tick().await;

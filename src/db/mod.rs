@@ -121,7 +121,7 @@ impl Database {
         config.connect_timeout(self.connect_timeout);
         let options = config.get_options().unwrap_or_default();
         config.options(format!(
-            "{options} {KEEPALIVES} -c TimeZone=UTC -c statement_timeout={}",
+            "{options} {KEEPALIVES} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
             self.statement_timeout.as_millis()
         ));
         let connecting = tokio::time::timeout(self.connect_timeout, config.connect(NoTls));
@@ -174,7 +174,7 @@ impl Database {
         let names: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name()).collect();
         client
             .execute(
-                "INSERT INTO uptally.time_zone (name) SELECT pg_catalog.unnest($1::text[]) ON CONFLICT (name) DO NOTHING",
+                "INSERT INTO uptally.time_zone (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING",
                 &[&names],
             )
             .await?;

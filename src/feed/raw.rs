@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// one hour past the first observation after it, which covers that observation's cell.
 const READ_BACK: &str = "
     SELECT q.n::int, o.timestamp_utc, o.status
-    FROM pg_catalog.unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY
+    FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY
              AS q (store_id, read_from, changed_to, to_the_end, n)
     CROSS JOIN LATERAL (
         (SELECT a.timestamp_utc, a.status FROM public.store_activity a
@@ -34,7 +34,7 @@ const READ_BACK: &str = "
 
 const OBSERVATIONS: &str = "
     SELECT q.n::int, a.timestamp_utc, a.status
-    FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS q (store_id, n)
+    FROM unnest($1::text[]) WITH ORDINALITY AS q (store_id, n)
     JOIN public.store_activity a ON a.store_id = q.store_id
     ORDER BY q.n, a.timestamp_utc";
 
@@ -45,7 +45,7 @@ impl Reading<'_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = "SELECT q.store_id FROM pg_catalog.unnest($1::text[]) AS q (store_id)
+        let sql = "SELECT q.store_id FROM unnest($1::text[]) AS q (store_id)
                    WHERE NOT EXISTS (SELECT FROM public.store_activity a WHERE a.store_id = q.store_id)
                      AND NOT EXISTS (SELECT FROM public.store_business_hours h WHERE h.store_id = q.store_id)
                      AND NOT EXISTS (SELECT FROM public.store_timezones z WHERE z.store_id = q.store_id)";
@@ -87,7 +87,7 @@ impl Reading<'_> {
     /// The observations held back for stores because they were dated in the future.
     pub async fn held(&self, stores: &[(String, Timestamp)], rollup: &mut Rollup) -> Result<(), DbError> {
         let sql = "SELECT q.n::int, a.timestamp_utc, a.status
-                   FROM pg_catalog.unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS q (store_id, held_from, n)
+                   FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS q (store_id, held_from, n)
                    JOIN public.store_activity a ON a.store_id = q.store_id AND a.timestamp_utc >= q.held_from
                    ORDER BY q.n, a.timestamp_utc";
         let (ids, from): (Vec<&str>, Vec<Timestamp>) = stores.iter().map(|(id, from)| (id.as_str(), *from)).unzip();

@@ -80,7 +80,7 @@ async fn write_schedules(t: &Transaction<'_>, schedules: &[NewSchedule]) -> Resu
             .collect();
         t.execute(
             "INSERT INTO uptally.rollup_schedule (schedule_no, timezone_str, weekly_hours, cells_per_hour)
-             SELECT * FROM pg_catalog.unnest($1::int[], $2::text[], $3::text[], $4::smallint[])
+             SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::smallint[])
              ON CONFLICT (schedule_no) DO UPDATE
              SET timezone_str = excluded.timezone_str, weekly_hours = excluded.weekly_hours,
                  cells_per_hour = excluded.cells_per_hour",
@@ -99,7 +99,7 @@ async fn write_open_days(t: &Transaction<'_>, days: &[OpenDay]) -> Result<(), Fl
         let open: Vec<String> = rows.iter().map(|d| array_text(&d.open_us)).collect();
         t.execute(
             "INSERT INTO uptally.rollup_open (schedule_no, day_start, open_us)
-             SELECT d.n, d.s, d.o::bigint[] FROM pg_catalog.unnest($1::int[], $2::timestamptz[], $3::text[]) AS d (n, s, o)
+             SELECT d.n, d.s, d.o::bigint[] FROM unnest($1::int[], $2::timestamptz[], $3::text[]) AS d (n, s, o)
              ON CONFLICT (schedule_no, day_start) DO UPDATE SET open_us = excluded.open_us",
             &[&numbers, &starts, &open],
         )
@@ -136,7 +136,7 @@ async fn clear_cells(t: &Transaction<'_>, cleared: &[ClearedStretch]) -> Result<
             .collect();
         t.execute(
             "DELETE FROM uptally.rollup_down d
-             USING pg_catalog.unnest($1::int[], $2::timestamptz[], $3::timestamptz[]) AS c (store_no, f, t)
+             USING unnest($1::int[], $2::timestamptz[], $3::timestamptz[]) AS c (store_no, f, t)
              WHERE d.store_no = c.store_no AND d.cell_start >= c.f AND d.cell_start < c.t",
             &[&stores, &from, &to],
         )
@@ -157,7 +157,7 @@ async fn write_stores(t: &Transaction<'_>, stores: &[StoreRow]) -> Result<(), Fl
         t.execute(
             "INSERT INTO uptally.rollup_store
                  (store_no, store_id, schedule_no, last_observed_at, last_status, settled_to, held_from)
-             SELECT * FROM pg_catalog.unnest($1::int[], $2::text[], $3::int[], $4::timestamptz[], $5::text[],
+             SELECT * FROM unnest($1::int[], $2::text[], $3::int[], $4::timestamptz[], $5::text[],
                                              $6::timestamptz[], $7::timestamptz[])
              ON CONFLICT (store_no) DO UPDATE
              SET schedule_no = excluded.schedule_no, last_observed_at = excluded.last_observed_at,
@@ -177,7 +177,7 @@ async fn write_cells(t: &Transaction<'_>, cells: &[CellChange]) -> Result<(), Fl
         if rows.iter().any(|c| c.down_us == 0) {
             t.execute(
                 "DELETE FROM uptally.rollup_down d
-                 USING pg_catalog.unnest($1::int[], $2::timestamptz[], $3::bigint[]) AS c (store_no, s, down_us)
+                 USING unnest($1::int[], $2::timestamptz[], $3::bigint[]) AS c (store_no, s, down_us)
                  WHERE c.down_us = 0 AND d.store_no = c.store_no AND d.cell_start = c.s",
                 &[&stores, &starts, &down],
             )
@@ -186,7 +186,7 @@ async fn write_cells(t: &Transaction<'_>, cells: &[CellChange]) -> Result<(), Fl
         t.execute(
             "INSERT INTO uptally.rollup_down (store_no, cell_start, down_us)
              SELECT c.store_no, c.s, c.down_us
-             FROM pg_catalog.unnest($1::int[], $2::timestamptz[], $3::bigint[]) AS c (store_no, s, down_us)
+             FROM unnest($1::int[], $2::timestamptz[], $3::bigint[]) AS c (store_no, s, down_us)
              WHERE c.down_us > 0
              ON CONFLICT (store_no, cell_start) DO UPDATE SET down_us = excluded.down_us",
             &[&stores, &starts, &down],
