@@ -171,36 +171,42 @@ CREATE TABLE uptally.checkpoint (
 );
 INSERT INTO uptally.checkpoint DEFAULT VALUES;
 
+-- Opening time and downtime of every store and cell that is over, up to the latest observation of the fleet.
+CREATE VIEW uptally.store_cell AS
+SELECT s.store_id, g.cells_per_hour, c.cell_start, c.open_us,
+       -- After settled_to nothing was observed: the last status holds for the whole of a cell.
+       CASE WHEN c.cell_start >= s.settled_to
+            THEN CASE s.last_status WHEN 'inactive' THEN c.open_us ELSE 0 END
+            ELSE coalesce(d.down_us, 0) END AS down_us
+FROM uptally.rollup_store s
+JOIN uptally.rollup_schedule g USING (schedule_no)
+JOIN uptally.rollup_open r USING (schedule_no)
+CROSS JOIN LATERAL (
+    SELECT r.day_start + (u.n - 1) * (interval '1 hour' / g.cells_per_hour) AS cell_start, u.open_us
+    FROM pg_catalog.unnest(r.open_us) WITH ORDINALITY AS u (open_us, n)) c
+LEFT JOIN uptally.rollup_down d ON d.store_no = s.store_no AND d.cell_start = c.cell_start
+WHERE c.cell_start >= (SELECT k.covers_from FROM uptally.checkpoint k)
+  AND c.cell_start + interval '1 hour' / g.cells_per_hour <= (SELECT k.newest FROM uptally.checkpoint k);
+
 -- Hourly rows per store, for SQL: the store's own clock hours that are over, up to the latest observation of the
 -- fleet. up_us + down_us is the opening time of the hour.
 CREATE VIEW public.store_uptime_hourly AS
-SELECT s.store_id::text AS store_id,
-       h.hour_start,
-       o.open_us - x.down_us AS up_us,
-       x.down_us
-FROM uptally.checkpoint k
-CROSS JOIN uptally.rollup_store s
-JOIN uptally.rollup_schedule g USING (schedule_no)
-JOIN uptally.rollup_open r USING (schedule_no)
-CROSS JOIN LATERAL pg_catalog.generate_series(0, 23) AS n (hour)
-CROSS JOIN LATERAL (SELECT r.day_start + n.hour * interval '1 hour' AS hour_start) h
-LEFT JOIN uptally.rollup_down d1 ON d1.store_no = s.store_no AND d1.cell_start = h.hour_start
-LEFT JOIN uptally.rollup_down d2 ON g.cells_per_hour = 2 AND d2.store_no = s.store_no
-                                AND d2.cell_start = h.hour_start + interval '30 minutes'
-CROSS JOIN LATERAL (
-    SELECT r.open_us[n.hour * g.cells_per_hour + 1] AS first_us,
-           CASE g.cells_per_hour WHEN 2 THEN r.open_us[n.hour * 2 + 2] ELSE 0 END AS second_us) c
-CROSS JOIN LATERAL (SELECT c.first_us + c.second_us AS open_us) o
-CROSS JOIN LATERAL (
-    -- After settled_to nothing was observed: the last status holds for the whole of a cell.
-    SELECT CASE WHEN h.hour_start >= s.settled_to
-                THEN CASE s.last_status WHEN 'inactive' THEN c.first_us ELSE 0 END
-                ELSE coalesce(d1.down_us, 0) END
-         + CASE WHEN h.hour_start + interval '30 minutes' >= s.settled_to
-                THEN CASE WHEN s.last_status = 'inactive' AND g.cells_per_hour = 2 THEN c.second_us ELSE 0 END
-                ELSE coalesce(d2.down_us, 0) END AS down_us) x
-WHERE h.hour_start >= k.covers_from
-  AND h.hour_start + interval '1 hour' <= k.newest;
+SELECT c.store_id, c.cell_start AS hour_start, c.open_us - c.down_us AS up_us, c.down_us
+FROM uptally.store_cell c
+WHERE c.cells_per_hour = 1
+UNION ALL
+-- Two half-hour cells make an hour. The daemon's grid begins each day with a whole hour, so the first half is
+-- the odd one of the pair; an hour that is only half over is left out.
+SELECT c.store_id, min(c.cell_start), sum(c.open_us - c.down_us)::bigint, sum(c.down_us)::bigint
+FROM (
+    SELECT h.*, pg_catalog.date_bin('1 hour', h.cell_start, o.day_start) AS hour_start
+    FROM uptally.store_cell h
+    JOIN uptally.rollup_store s USING (store_id)
+    CROSS JOIN LATERAL (
+        SELECT r.day_start FROM uptally.rollup_open r WHERE r.schedule_no = s.schedule_no ORDER BY r.day_start LIMIT 1) o
+    WHERE h.cells_per_hour = 2) c
+GROUP BY c.store_id, c.hour_start
+HAVING count(*) = 2;
 
 -- ---------------------------------------------------------------------------------------------------------
 -- Change feed

@@ -28,6 +28,8 @@ const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
 /// A flush takes at most this part of the time, however slow it is: after one of 300 ms the next waits for
 /// ten times as long.
 const FLUSH_PAUSE_FACTOR: u32 = 10;
+/// But the tables are never older than this, and what a restart reads again is bounded.
+const FLUSH_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The state of one session.
 pub(super) struct Following<'a> {
@@ -198,7 +200,7 @@ impl<'a> Following<'a> {
             }
         };
         if delta.wants_rebuild() {
-            tracing::info!("a table was emptied: the rollup is built from the raw rows");
+            tracing::info!("much changed at once: the rollup is built from the raw rows");
             let now = self.clock.now();
             self.rollup = reading
                 .rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause)
@@ -331,7 +333,8 @@ impl Flusher {
     }
 
     fn start_if_due(&mut self, rollup: &mut Rollup, cursor: &Cursor, interval: Duration) {
-        if Instant::now() >= self.due && (self.replace || rollup.is_dirty()) && self.ledger.is_some() {
+        // Tables that are to be replaced hold nothing of worth: at once.
+        if (self.replace || (Instant::now() >= self.due && rollup.is_dirty())) && self.ledger.is_some() {
             self.start(rollup, cursor);
             self.due = self.started + interval;
         }
@@ -371,7 +374,9 @@ impl Flusher {
                 outcome?;
                 let took = self.started.elapsed();
                 metrics::histogram!("uptally_ledger_flush_seconds").record(took);
-                self.due = self.due.max(Instant::now() + took * FLUSH_PAUSE_FACTOR);
+                self.due = self
+                    .due
+                    .max(Instant::now() + (took * FLUSH_PAUSE_FACTOR).min(FLUSH_PAUSE_MAX));
                 Ok(())
             }
         }

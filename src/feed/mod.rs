@@ -27,6 +27,9 @@ use crate::time::Timestamp;
 /// Rows that wait for nothing between two looks at who else wants something.
 const APPLY_ROWS: usize = 50_000;
 
+/// Stores whose calendar changed at once that are recomputed one by one in any case.
+const RESCHEDULED_ONE_BY_ONE_MAX: usize = 200;
+
 /// Stores that one query reads back.
 const STORES_PER_QUERY: usize = 500;
 
@@ -160,14 +163,27 @@ impl<'a> Reading<'a> {
     pub async fn delta(&self, old: &Cursor, stores: &StoreIndex) -> Result<Delta, DbError> {
         let mut delta = Delta::default();
         let from = old.xmax().to_string();
-        self.read_rows("change_xid >= $1::text::xid8", &from, stores, &mut delta)
-            .await?;
         // A transaction that stays open for long costs this list, not a scan.
         let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
+        self.read_invalidations(&from, &running, &mut delta).await?;
+        let many = delta.rescheduled.len();
+        if many > RESCHEDULED_ONE_BY_ONE_MAX && many * 4 > stores.len() {
+            // A new calendar for much of the fleet: reading all rows once is cheaper than store by store.
+            delta.everything = true;
+        }
+        if delta.everything {
+            return Ok(delta);
+        }
+        self.read_rows("change_xid >= $1::text::xid8", &from, stores, &mut delta)
+            .await?;
         if !running.is_empty() {
             let condition = "change_xid = ANY ($1::text[]::xid8[])";
             self.read_rows(condition, &running, stores, &mut delta).await?;
         }
+        Ok(delta)
+    }
+
+    async fn read_invalidations(&self, from: &str, running: &[String], delta: &mut Delta) -> Result<(), DbError> {
         let sql = "SELECT store_id, from_utc, to_utc FROM uptally.invalidation
                    WHERE change_xid >= $1::text::xid8 OR change_xid = ANY ($2::text[]::xid8[])";
         for row in self.transaction.query(sql, &[&from, &running]).await? {
@@ -183,7 +199,7 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        Ok(delta)
+        Ok(())
     }
 
     async fn read_rows(

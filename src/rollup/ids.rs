@@ -11,6 +11,16 @@ use super::StoreNo;
 pub struct StoreIndex(Arc<DashMap<Arc<str>, StoreNo>>);
 
 impl StoreIndex {
+    /// Number of stores.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no stores.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The number of a store, if it is known.
     pub fn find(&self, id: &str) -> Option<StoreNo> {
         self.0.get(id).map(|number| *number)
@@ -36,7 +46,7 @@ pub(super) struct IdSnapshot {
 
 impl Ids {
     pub fn len(&self) -> usize {
-        self.index.0.len()
+        self.index.len()
     }
 
     pub fn index(&self) -> &StoreIndex {
