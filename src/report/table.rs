@@ -4,7 +4,7 @@
 //! silent past [`DEADLINE`], is replaced at the next use.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
@@ -150,7 +150,7 @@ impl Table {
     ) -> Result<Option<Timestamp>, TableError> {
         let requested = request.as_of.to_string();
         let given = match request.as_of {
-            super::AsOf::At(at) => Some(to_system_time(at)),
+            super::AsOf::At(at) => Some(at),
             super::AsOf::Now | super::AsOf::Latest => None,
         };
         let (windows, closed) = (request.windows.as_str(), request.closed.as_str());
@@ -158,8 +158,7 @@ impl Table {
         let params: Params<'_> = &[&report_id, &requested, &windows, &closed, &given];
         let row = session.client.query_one(&session.insert, params);
         let row = self.within_deadline(&session, row).await?;
-        let as_of: Option<SystemTime> = row.try_get(0)?;
-        Ok(as_of.map(from_system_time))
+        Ok(row.try_get(0)?)
     }
 
     /// Records how a report ended. A row that is not `running` is left as it is.
@@ -174,7 +173,7 @@ impl Table {
                 duration,
             } => (
                 "complete",
-                Some(to_system_time(*as_of)),
+                Some(*as_of),
                 Some(cursors),
                 Some(to_bigint(*stores)),
                 Some(to_bigint(*csv_bytes)),
@@ -216,10 +215,9 @@ impl Table {
             .within_deadline(&session, session.client.query(&session.unfinished, &[&limit]))
             .await?;
         let read = |row: &Row| {
-            let as_of: Option<SystemTime> = row.try_get(1)?;
             Ok(Unfinished {
                 report_id: row.try_get(0)?,
-                as_of: as_of.map(from_system_time),
+                as_of: row.try_get(1)?,
                 windows: row.try_get(2)?,
                 closed: row.try_get(3)?,
             })
@@ -302,14 +300,4 @@ fn recorded(row: &Row) -> Result<Recorded, TableError> {
 
 fn to_bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Exact: both count microseconds, and accepted instants are after 1970.
-fn to_system_time(at: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(u64::try_from(at.micros()).unwrap_or(0))
-}
-
-fn from_system_time(at: SystemTime) -> Timestamp {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
