@@ -7,7 +7,10 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use chrono_tz::Tz;
 use uptally::oracle::{RawInterval, RawStore, cells, grid_phase_us, report_csv, up_down_us, windows};
@@ -50,6 +53,74 @@ fn all_four_reports_of_the_real_data_hold_together() {
         }
         assert!(rolling[4] <= rolling[5], "{id}: the day is in the week");
     }
+}
+
+#[test]
+fn the_program_imports_the_real_data_and_reports_what_the_reference_says() {
+    let Some(data) = data_dir() else {
+        println!("skipped: no ../shared/data, and UPTALLY_SHARED_DIR is not set");
+        return;
+    };
+    let stores = read_stores(&data);
+    let latest = stores
+        .iter()
+        .flat_map(|store| &store.observations)
+        .map(|&(at, _)| at)
+        .max()
+        .unwrap();
+    // Postgres may run as another user, which has to get in.
+    let state = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap();
+    let uptally = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uptally"));
+        command.env_remove("DATABASE_URL").current_dir(state.path());
+        let output = command
+            .arg("--state-dir")
+            .arg(state.path().join("state"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let file = |name: &str| data.join(name).canonicalize().unwrap().display().to_string();
+    let (activity, hours) = (file("store_status_sample.csv"), file("menu_hours.csv"));
+    let zones = file("timezones.csv");
+    uptally(&[
+        "import",
+        "--activity",
+        &activity,
+        "--hours",
+        &hours,
+        "--timezones",
+        &zones,
+    ]);
+    uptally(&["rebuild"]);
+    for windows in [Windows::Calendar, Windows::Rolling] {
+        for closed in [ClosedTime::Uptime, ClosedTime::Excluded] {
+            let (windows_word, closed_word) = (windows.as_str(), closed.as_str());
+            let options = [
+                "report",
+                "--as-of",
+                "latest",
+                "--windows",
+                windows_word,
+                "--closed",
+                closed_word,
+            ];
+            let expected = report_csv(&stores, latest, windows, closed);
+            let found = uptally(&options);
+            let differing = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
+            assert!(found == expected, "{windows} {closed}: {differing:?}");
+        }
+    }
+    assert!(uptally(&["verify"]).starts_with("0 differences"));
 }
 
 #[test]
