@@ -6,6 +6,7 @@
 
 pub mod doorbell;
 
+mod copy;
 mod cursor;
 mod raw;
 mod rebuild;

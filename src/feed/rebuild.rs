@@ -1,8 +1,11 @@
 //! Building a rollup from nothing but the raw tables.
 
+use futures_util::{TryStreamExt, pin_mut};
+
+use super::copy::{Malformed, RowSplitter};
 use super::{APPLY_ROWS, Delta, Reading, STORES_PER_QUERY};
 use crate::db::DbError;
-use crate::rollup::{Limits, Rollup};
+use crate::rollup::{Limits, Observation, Rollup, StoreNo};
 use crate::time::Timestamp;
 
 impl Reading<'_> {
@@ -50,31 +53,31 @@ impl Reading<'_> {
         rollup: &mut Rollup,
         pause: &mut impl FnMut(),
     ) -> Result<(), DbError> {
-        use futures_util::{TryStreamExt, pin_mut};
-        let sql = format!("SELECT store_id, timestamp_utc, status FROM public.store_activity WHERE {order}");
-        let rows = self.transaction.query_raw(&sql, std::iter::empty::<i32>()).await?;
-        pin_mut!(rows);
+        let sql = format!(
+            "COPY (SELECT store_id, timestamp_utc, status = 'inactive' FROM public.store_activity {order})
+             TO STDOUT (FORMAT binary)"
+        );
+        let messages = self.transaction.copy_out(&sql).await?;
+        pin_mut!(messages);
+        let mut rows = RowSplitter::default();
         let mut batch = Vec::new();
         let mut read_backs = Vec::new();
-        loop {
-            let row = rows.try_next().await?;
-            let done = row.is_none();
-            if let Some(row) = row {
-                let observation = super::observation(row.try_get(1)?, row.try_get(2)?);
-                batch.push((rollup.intern(row.try_get(0)?), observation));
+        let mut apply = |batch: &mut Vec<(StoreNo, Observation)>, rollup: &mut Rollup| {
+            batch.sort_unstable();
+            for chunk in batch.chunks_mut(APPLY_ROWS) {
+                read_backs.extend(rollup.apply(chunk));
+                pause();
             }
-            if done || batch.len() >= batch_rows_max {
-                batch.sort_unstable();
-                for chunk in batch.chunks_mut(APPLY_ROWS) {
-                    read_backs.extend(rollup.apply(chunk));
-                    pause();
-                }
-                batch.clear();
-            }
-            if done {
-                break;
+            batch.clear();
+        };
+        while let Some(message) = messages.try_next().await? {
+            rows.push(message, |id, observation| batch.push((rollup.intern(id), observation)))
+                .map_err(|Malformed| DbError::Unexpected("COPY sent something else than rows".to_owned()))?;
+            if batch.len() >= batch_rows_max {
+                apply(&mut batch, rollup);
             }
         }
+        apply(&mut batch, rollup);
         let read_backs = super::merged(read_backs, rollup);
         for read_backs in read_backs.chunks(STORES_PER_QUERY) {
             self.read_back(read_backs, rollup).await?;
