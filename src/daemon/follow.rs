@@ -16,6 +16,10 @@ use crate::rollup::Rollup;
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
 
+/// A request waits so long for a read that is under way: the read may have begun before what whoever asks has just
+/// written, and the next one sees it. Later it gets the point before the read.
+const READ_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Pauses while a writer that did not ring is still in flight: short, because one long transaction must
 /// not cost the others their freshness, and growing, because it may be long.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -176,11 +180,14 @@ impl<'a> Following<'a> {
             let reading_delta = reading.delta(cursor, &index);
             tokio::pin!(reading_delta);
             // Reading a large delta takes a while and changes nothing: who asks gets the present.
+            let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
+            tokio::pin!(patience);
             loop {
                 tokio::select! {
                     biased;
                     delta = &mut reading_delta => break delta?,
-                    Some(request) = requests.recv() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
+                    () = &mut patience, if !patience.is_elapsed() => {}
+                    Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
                 }
             }
         };
@@ -193,7 +200,9 @@ impl<'a> Following<'a> {
             cursor: self.cursor.clone(),
         });
         let pause = || {
-            if let Some(before) = &before {
+            if let Some(before) = &before
+                && began.elapsed() > READ_PATIENCE
+            {
                 while let Ok(request) = requests.try_recv() {
                     answer(request, || before.clone());
                 }
