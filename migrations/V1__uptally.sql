@@ -89,8 +89,8 @@ CREATE TABLE uptally.rollup_schedule (
     timezone_str   text     NOT NULL,
     weekly_hours   text     NOT NULL,               -- canonical form of schedule::WeeklyHours; '' is always open
     cells_per_hour smallint NOT NULL,
-    CONSTRAINT cells_are_hours_or_halves CHECK (cells_per_hour IN (1, 2)),
-    UNIQUE (timezone_str, weekly_hours)
+    CONSTRAINT cells_are_hours_or_halves CHECK (cells_per_hour IN (1, 2))
+    -- No unique key on zone and hours: a week of short slots is longer than an index takes.
 );
 
 -- Opening time of a schedule: microseconds by cell, for the 24 hours from day_start on.
@@ -126,7 +126,7 @@ CREATE TABLE uptally.rollup_down (
     CONSTRAINT down_fits_the_cell CHECK (down_us > 0 AND down_us <= 3600000000)
 ) PARTITION BY RANGE (cell_start);
 
--- Makes the partition for the month of an instant. The runtime role may call this and create nothing else.
+-- Makes the partition for the month of an instant. A runtime role that may call this need not create tables.
 CREATE FUNCTION uptally.ensure_rollup_month(at timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -152,6 +152,9 @@ BEGIN
         EXECUTE format('DROP TABLE uptally.%I', name);
     END LOOP;
 END $$;
+
+-- They run with the owner's rights, so they are for the daemon's role alone.
+REVOKE EXECUTE ON FUNCTION uptally.ensure_rollup_month(timestamptz), uptally.drop_rollup_months_before(timestamptz) FROM PUBLIC;
 
 -- How far the rollup is: one row, written in the same transaction as the rollup rows it speaks of.
 CREATE TABLE uptally.checkpoint (
@@ -350,7 +353,8 @@ CREATE TRIGGER uptally_deleted AFTER DELETE ON public.store_timezones
 CREATE TRIGGER uptally_truncated AFTER TRUNCATE ON public.store_timezones
     FOR EACH STATEMENT EXECUTE FUNCTION uptally.input_truncated();
 
--- They fire in sessions that replicate or restore (session_replication_role = replica) too.
+-- They fire in sessions with session_replication_role = replica too. Logical replication does not fire statement
+-- triggers at all: a subscriber's tables cannot be followed.
 ALTER TABLE public.store_activity
     ENABLE ALWAYS TRIGGER uptally_inserted, ENABLE ALWAYS TRIGGER uptally_restamp, ENABLE ALWAYS TRIGGER uptally_updated,
     ENABLE ALWAYS TRIGGER uptally_deleted, ENABLE ALWAYS TRIGGER uptally_truncated;

@@ -122,25 +122,15 @@ impl Shelf {
             }
         }
         for row in self.stores.values() {
-            rollup.restore_store(row.store, &row.id, row.schedule, row.last);
+            rollup.restore_store(row.store, &row.id, row.schedule, row.last, row.held_from);
         }
         for (&(store, at), &down_us) in &self.cells {
             if at >= from {
                 rollup.restore_cell(store, at, down_us);
             }
         }
-        let mut held: Vec<_> = self
-            .stores
-            .values()
-            .filter_map(|row| Some((row.store, &raw.stores[&row.id], row.held_from?)))
-            .flat_map(|(store, rows, from)| {
-                rows.observations
-                    .range(from..)
-                    .map(move |(&at, &status)| (store, Observation { at, status }))
-            })
-            .collect();
-        let late = rollup.apply(&mut held);
-        serve(&mut rollup, raw, late);
+        let due = rollup.set_now(now);
+        serve(&mut rollup, raw, due);
         rollup
     }
 }
@@ -213,7 +203,7 @@ struct World {
     limits: Limits,
     now: Timestamp,
     reports: u32,
-    out_of_memory: u32,
+    before_memory: u32,
 }
 
 impl World {
@@ -233,7 +223,7 @@ impl World {
             limits,
             now,
             reports: 0,
-            out_of_memory: 0,
+            before_memory: 0,
             rng,
         }
     }
@@ -351,6 +341,9 @@ impl World {
         let rows = self.raw.stores.get_mut(&id).unwrap();
         rows.zone = *self.rng.choice(&ZONES).unwrap();
         rows.hours = hours;
+        if self.rng.u8(..4) == 0 {
+            rows.observations.pop_last(); // gone in the same delta
+        }
         let all: Vec<_> = rows
             .observations
             .iter()
@@ -436,10 +429,8 @@ impl World {
             return;
         }
         let Ok(report) = csv::render(&snapshot, as_of, windows, closed) else {
-            assert!(
-                as_of < newest.unwrap_or(self.now),
-                "memory holds what lies around the newest"
-            );
+            // Before what memory holds; only a deletion of the newest rows brings `latest` there.
+            self.before_memory += 1;
             return;
         };
         self.reports += 1;
@@ -515,7 +506,7 @@ fn any_history_gives_the_oracles_numbers() {
     let first = number("SEED", fastrand::u64(..1 << 40));
     let cases = number("CASES", 60);
     println!("SEED={first} CASES={cases}");
-    let (mut reports, mut out_of_memory) = (0, 0);
+    let (mut reports, mut before_memory) = (0, 0);
     for seed in first..first + cases {
         let _repeat = Repeat(seed);
         let mut world = World::new(seed);
@@ -527,8 +518,8 @@ fn any_history_gives_the_oracles_numbers() {
         }
         world.flush();
         reports += world.reports;
-        out_of_memory += world.out_of_memory;
+        before_memory += world.before_memory;
     }
-    println!("{reports} reports compared, {out_of_memory} out of memory");
-    assert!(reports > 2 * out_of_memory, "most reports are of what memory holds");
+    println!("{reports} reports compared, {before_memory} before what memory holds");
+    assert!(reports > 2 * before_memory, "most reports are of what memory holds");
 }

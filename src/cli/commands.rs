@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -27,6 +28,10 @@ use crate::serve::{Service, ServiceOptions};
 use crate::time::{DAY_US, Timestamp};
 use crate::window::WINDOW_REACH_US;
 use crate::{telemetry, verify};
+
+/// How often it is looked whether the daemon has rebuilt, and after how many looks whether it is gone.
+const REBUILD_LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOKS_PER_TRY_TO_LEAD: u32 = 40;
 
 /// Ended reports whose state is kept in memory.
 const REPORTS_KEPT_MAX: usize = 10_000;
@@ -230,11 +235,28 @@ pub(super) async fn rebuild(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A daemon that is active rebuilds by itself, when told so; else it is done here.
+/// A daemon that is active rebuilds by itself, when told so; if it goes, or none is there, it is done here.
 async fn rebuild_at(config: &Config, database: &Database) -> anyhow::Result<usize> {
     database.migrate_if_needed().await?;
-    let Some(_lead) = Doorbell::open(database, Wake::Poll).await? else {
-        return Ok(ledger::ask_for_rebuild(database).await?);
+    let client = database.connect("uptally rebuild").await?.client;
+    let mut asked = None;
+    let mut looks = 0_u32;
+    let _lead = loop {
+        if looks.is_multiple_of(LOOKS_PER_TRY_TO_LEAD)
+            && let Some(lead) = Doorbell::open(database, Wake::Poll).await?
+        {
+            break lead;
+        }
+        if asked.is_none() {
+            asked = Some(ledger::ask_for_rebuild(&client).await?);
+        }
+        if let Some(asked) = &asked
+            && let Some(stores) = ledger::rebuilt(&client, asked).await?
+        {
+            return Ok(stores);
+        }
+        looks += 1;
+        tokio::time::sleep(REBUILD_LOOK_EVERY).await;
     };
     let mut ledger = Ledger::open(database).await?;
     let mut session = database.connect("uptally rebuild").await?;

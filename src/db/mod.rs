@@ -25,9 +25,12 @@ mod embedded {
 /// do it one after the other. The bytes of `uptally` and a number.
 const MIGRATION_LOCK: i64 = 0x0075_7074_616c_6c79;
 
-/// How long a session may be silent before the server looks whether we are still there, and how long it
-/// then waits: a frozen daemon must not hold its locks for ever.
+/// How long a session may be silent before the server looks whether our machine is still there, and how long it
+/// then waits: sessions of a lost machine must not hold their locks for ever.
 const KEEPALIVES: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
+
+/// How long data may stay unacknowledged before a TCP connection counts as broken.
+const PEER_GONE_AFTER: Duration = Duration::from_secs(15);
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +122,11 @@ impl Database {
         let mut config = self.config.clone();
         config.application_name(name);
         config.connect_timeout(self.connect_timeout);
+        // A peer that is gone without a word: noticed by us as well as by the server.
+        config
+            .tcp_user_timeout(PEER_GONE_AFTER)
+            .keepalives_idle(PEER_GONE_AFTER)
+            .keepalives_retries(3);
         let options = config.get_options().unwrap_or_default();
         config.options(format!(
             "{options} {KEEPALIVES} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
@@ -184,7 +192,7 @@ impl Database {
         Ok(())
     }
 
-    /// Whether the schema is there, in this version.
+    /// Whether the schema is there, in this version and with all time zones of this program.
     pub async fn is_migrated(client: &Client) -> Result<bool, DbError> {
         let there = client
             .query_one(
@@ -204,7 +212,9 @@ impl Database {
             .query_one("SELECT max(version)::bigint FROM uptally.schema_history", &[])
             .await?;
         let have: Option<i64> = row.try_get(0)?;
-        Ok(have >= latest.map(i64::from))
+        let zones = client.query_one("SELECT count(*) FROM uptally.time_zone", &[]).await?;
+        let zones_known = i64::try_from(chrono_tz::TZ_VARIANTS.len()).unwrap_or(i64::MAX);
+        Ok(have >= latest.map(i64::from) && zones.try_get::<_, i64>(0)? >= zones_known)
     }
 }
 

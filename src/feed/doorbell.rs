@@ -25,8 +25,8 @@ const LEADER_KEY: i64 = 8_461_811_447_271_043_955;
 pub enum Wake {
     /// By NOTIFY; polling is the guarantee.
     Notify,
-    /// By polling alone: behind a pooler that does not keep sessions, or where writers use PREPARE
-    /// TRANSACTION, which refuses after a NOTIFY.
+    /// By polling alone: where notifications do not arrive, or where writers use PREPARE TRANSACTION, which refuses
+    /// after a NOTIFY. A pooler must still give every connection a session of its own.
     Poll,
 }
 

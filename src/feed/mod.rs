@@ -28,8 +28,11 @@ use crate::time::Timestamp;
 /// Rows that wait for nothing between two looks at who else wants something.
 const APPLY_ROWS: usize = 50_000;
 
-/// Stores whose calendar changed at once that are recomputed one by one in any case.
-const RESCHEDULED_ONE_BY_ONE_MAX: usize = 200;
+/// Stores that are recomputed one by one in any case.
+const ONE_BY_ONE_MAX: usize = 200;
+
+/// Rows that a delta holds at most (24 bytes each); beyond, everything is built anew from rows that are streamed.
+const DELTA_ROWS_MAX: usize = 16_000_000;
 
 /// Stores that one query reads back.
 const STORES_PER_QUERY: usize = 500;
@@ -169,9 +172,9 @@ impl<'a> Reading<'a> {
         // A transaction that stays open for long costs this list, not a scan.
         let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
         self.read_invalidations(&from, &to, &running, &mut delta).await?;
-        let many = delta.rescheduled.len();
-        if many > RESCHEDULED_ONE_BY_ONE_MAX && many * 4 > stores.len() {
-            // A new calendar for much of the fleet: reading all rows once is cheaper than store by store.
+        let many = delta.rescheduled.len() + delta.stretches.len();
+        if many > ONE_BY_ONE_MAX && many * 4 > stores.len() {
+            // Much of the fleet is to be recomputed: reading all rows once is cheaper than store by store.
             delta.everything = true;
         }
         if delta.everything {
@@ -228,6 +231,10 @@ impl<'a> Reading<'a> {
             match stores.find(id) {
                 Some(store) => delta.rows.push((store, observation)),
                 None => delta.new_stores.push((id.to_owned(), observation)),
+            }
+            if delta.rows() > DELTA_ROWS_MAX {
+                delta.everything = true;
+                return Ok(());
             }
         }
         Ok(())

@@ -26,9 +26,9 @@ const READ_BACK: &str = "
         UNION ALL
         (SELECT a.timestamp_utc, a.status FROM public.store_activity a
          WHERE a.store_id = q.store_id AND a.timestamp_utc >= q.read_from
-           AND (q.to_the_end OR a.timestamp_utc < (
+           AND a.timestamp_utc < CASE WHEN q.to_the_end THEN 'infinity' ELSE (
                SELECT coalesce(min(b.timestamp_utc) + interval '1 hour', 'infinity') FROM public.store_activity b
-               WHERE b.store_id = q.store_id AND b.timestamp_utc > q.changed_to)))
+               WHERE b.store_id = q.store_id AND b.timestamp_utc > q.changed_to) END)
     ) o
     ORDER BY q.n, o.timestamp_utc";
 
@@ -82,24 +82,6 @@ impl Reading<'_> {
             rollup.reschedule(store, &schedule, &observations);
         }
         Ok(())
-    }
-
-    /// The observations held back for stores because they were dated in the future.
-    pub async fn held(&self, stores: &[(String, Timestamp)], rollup: &mut Rollup) -> Result<(), DbError> {
-        let sql = "SELECT q.n::int, a.timestamp_utc, a.status
-                   FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS q (store_id, held_from, n)
-                   JOIN public.store_activity a ON a.store_id = q.store_id AND a.timestamp_utc >= q.held_from
-                   ORDER BY q.n, a.timestamp_utc";
-        let (ids, from): (Vec<&str>, Vec<Timestamp>) = stores.iter().map(|(id, from)| (id.as_str(), *from)).unzip();
-        let observations = self.grouped(sql, &[&ids, &from], stores.len()).await?;
-        let mut rows: Vec<_> = ids
-            .iter()
-            .zip(observations)
-            .filter_map(|(id, observations)| Some((rollup.find(id)?, observations)))
-            .flat_map(|(store, observations)| observations.into_iter().map(move |o| (store, o)))
-            .collect();
-        let read_backs = rollup.apply(&mut rows);
-        self.read_back(&read_backs, rollup).await
     }
 
     /// Rows `(n, timestamp_utc, status)` of a query, ordered, as one list for each `n` from 1 to `groups`.

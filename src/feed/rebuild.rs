@@ -30,7 +30,7 @@ impl Reading<'_> {
         let estimate = self
             .transaction
             .query_one(
-                "SELECT greatest(c.reltuples, 0)::float8 FROM pg_catalog.pg_class c WHERE c.oid = 'public.store_activity'::regclass",
+                "SELECT CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_relation_size(c.oid) / 80 ELSE c.reltuples END::float8 FROM pg_catalog.pg_class c WHERE c.oid = 'public.store_activity'::regclass",
                 &[],
             )
             .await?

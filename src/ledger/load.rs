@@ -1,5 +1,6 @@
 //! Reading the rollup back: at start, for a report without a daemon, for `verify`.
 
+use chrono_tz::Tz;
 use futures_util::{TryStreamExt, pin_mut};
 
 use super::{Identity, layout};
@@ -102,43 +103,43 @@ impl Loaded {
         };
         let mut rollup = Rollup::new(limits, now);
         let cells_from = rollup.restore_bounds(checkpoint.covers_from, checkpoint.truncated, checkpoint.newest);
-        load_schedules(reading, &mut rollup).await?;
-        let held = load_stores(reading, &mut rollup).await?;
+        if !load_schedules(reading, &mut rollup).await? {
+            return Ok(Err("it has a schedule that cannot be read"));
+        }
+        load_stores(reading, &mut rollup).await?;
         load_cells(reading, cells_from, &mut rollup).await?;
-        reading.held(&held, &mut rollup).await?;
+        // What was held and has become due in the meantime.
+        let due = rollup.set_now(now);
+        reading.repair(due, &mut rollup).await?;
         Ok(Ok(Loaded { rollup, cursor }))
     }
 }
 
-async fn load_schedules(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<(), DbError> {
+/// False: one of them is not readable.
+async fn load_schedules(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<bool, DbError> {
     let sql = "SELECT g.schedule_no, g.timezone_str, g.weekly_hours, min(o.day_start), max(o.day_start)
                FROM uptally.rollup_schedule g LEFT JOIN uptally.rollup_open o USING (schedule_no)
                GROUP BY g.schedule_no ORDER BY g.schedule_no";
     for row in reading.transaction().query(sql, &[]).await? {
         let (zone, hours): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
-        let unexpected = || {
-            DbError::Unexpected(format!(
-                "uptally.rollup_schedule has hours that are none: {zone} {hours}"
-            ))
+        let (Ok(zone), Ok(hours)) = (zone.parse::<Tz>(), hours.parse::<WeeklyHours>()) else {
+            return Ok(false);
         };
-        let hours: WeeklyHours = hours.parse().map_err(|_| unexpected())?;
-        let schedule = Schedule::new(zone.parse().map_err(|_| unexpected())?, hours);
+        let schedule = Schedule::new(zone, hours);
         let number = unsigned(row.try_get(0)?);
         rollup.restore_schedule(number, &schedule);
         if let (Some(first), Some(last)) = (row.try_get(3)?, row.try_get(4)?) {
             rollup.restore_open_days(number, first, last);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Returns the stores with held observations, and from when on.
-async fn load_stores(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<Vec<(String, Timestamp)>, DbError> {
+async fn load_stores(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<(), DbError> {
     let sql = "SELECT store_no, store_id, schedule_no, last_observed_at, last_status, held_from
                FROM uptally.rollup_store ORDER BY store_no";
     let rows = reading.transaction().query_raw(sql, std::iter::empty::<i32>()).await?;
     pin_mut!(rows);
-    let mut held = Vec::new();
     while let Some(row) = rows.try_next().await? {
         let id: &str = row.try_get(1)?;
         let last = match (row.try_get(3)?, row.try_get::<_, Option<&str>>(4)?) {
@@ -149,12 +150,10 @@ async fn load_stores(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<Vec<(
             }
             _ => None,
         };
-        rollup.restore_store(store_no(row.try_get(0)?), id, unsigned(row.try_get(2)?), last);
-        if let Some(from) = row.try_get::<_, Option<Timestamp>>(5)? {
-            held.push((id.to_owned(), from));
-        }
+        let schedule = unsigned(row.try_get(2)?);
+        rollup.restore_store(store_no(row.try_get(0)?), id, schedule, last, row.try_get(5)?);
     }
-    Ok(held)
+    Ok(())
 }
 
 async fn load_cells(reading: &Reading<'_>, from: Timestamp, rollup: &mut Rollup) -> Result<(), DbError> {

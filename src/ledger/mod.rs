@@ -97,32 +97,27 @@ pub struct Flush {
     pub drop_before: Option<Timestamp>,
 }
 
-/// Asks the daemon that is active to build the rollup anew, and waits until it has. Returns the number of
-/// stores.
-pub async fn ask_for_rebuild(database: &Database) -> Result<usize, DbError> {
-    let client = database.connect("uptally rebuild").await?.client;
+/// Asks the daemon that is active to build the rollup anew. Returns the transaction of the request.
+pub async fn ask_for_rebuild(client: &Client) -> Result<String, DbError> {
     let row = client
         .query_one(
             "WITH asked AS (INSERT INTO uptally.invalidation (store_id) VALUES (NULL) RETURNING change_xid)
-             SELECT change_xid::text, uptally.ring_doorbell() FROM asked",
+             SELECT change_xid::text, uptally.ring_doorbell()::text FROM asked",
             &[],
         )
         .await?;
-    let asked: String = row.try_get(0)?;
-    loop {
-        let sql = "SELECT coalesce(pg_catalog.pg_visible_in_snapshot($1::text::xid8, cursor), false),
-                          (SELECT count(*) FROM uptally.rollup_store)
-                   FROM uptally.checkpoint";
-        let row = client.query_one(sql, &[&asked]).await?;
-        if row.try_get(0)? {
-            return Ok(usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0));
-        }
-        tokio::time::sleep(REBUILD_LOOK_EVERY).await;
-    }
+    Ok(row.try_get(0)?)
 }
 
-/// How often it is looked whether the daemon has rebuilt.
-const REBUILD_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+/// The number of stores in the tables, once they are made from what such a request has seen.
+pub async fn rebuilt(client: &Client, asked: &str) -> Result<Option<usize>, DbError> {
+    let sql = "SELECT coalesce(pg_catalog.pg_visible_in_snapshot($1::text::xid8, cursor), false),
+                      (SELECT count(*) FROM uptally.rollup_store)
+               FROM uptally.checkpoint";
+    let row = client.query_one(sql, &[&asked]).await?;
+    let stores = usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0);
+    Ok(row.try_get::<_, bool>(0)?.then_some(stores))
+}
 
 /// The writing end: one session, one epoch.
 #[derive(Debug)]
@@ -141,9 +136,12 @@ impl Ledger {
         session.client.batch_execute("SET statement_timeout = 0").await?;
         let row = session
             .client
-            .query_opt("UPDATE uptally.checkpoint SET epoch = epoch + 1 RETURNING epoch", &[])
-            .await?
-            .ok_or_else(|| DbError::Unexpected("uptally.checkpoint has no row; run `uptally rebuild`".into()))?;
+            .query_one(
+                "INSERT INTO uptally.checkpoint AS k (epoch) VALUES (1)
+                 ON CONFLICT (only_row) DO UPDATE SET epoch = k.epoch + 1 RETURNING k.epoch",
+                &[],
+            )
+            .await?;
         let identity = Identity::read(&session.client).await?;
         Ok(Ledger {
             epoch: row.try_get(0)?,
@@ -153,19 +151,9 @@ impl Ledger {
         })
     }
 
-    /// The database's identity when the session began.
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
     /// This daemon's epoch.
     pub fn epoch(&self) -> i64 {
         self.epoch
-    }
-
-    /// Whether the connection is gone.
-    pub fn is_closed(&self) -> bool {
-        self.session.is_closed()
     }
 
     fn client(&mut self) -> &mut Client {

@@ -19,7 +19,8 @@ impl Ledger {
         let t = &transaction;
         if flush.replace {
             t.batch_execute(
-                "TRUNCATE uptally.rollup_down, uptally.rollup_store, uptally.rollup_open, uptally.rollup_schedule",
+                // In the order in which readers lock them.
+                "TRUNCATE uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down",
             )
             .await?;
         }
@@ -43,6 +44,9 @@ impl Ledger {
             return Err(FlushError::Fenced);
         }
         transaction.commit().await?;
+        if flush.drop_before.is_some() {
+            self.months.clear();
+        }
         Ok(())
     }
 

@@ -25,12 +25,12 @@ const STORES_PER_THREAD_MIN: usize = 20_000;
 
 /// The snapshot's memory does not go back far enough for this instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutOfMemory {
+pub struct BeforeMemory {
     /// The instant that was asked for.
     pub as_of: Timestamp,
 }
 
-impl fmt::Display for OutOfMemory {
+impl fmt::Display for BeforeMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -40,20 +40,20 @@ impl fmt::Display for OutOfMemory {
     }
 }
 
-impl std::error::Error for OutOfMemory {}
+impl std::error::Error for BeforeMemory {}
 
 /// Renders a report. Blocking; a few milliseconds for ten thousand stores.
 ///
 /// # Errors
-/// [`OutOfMemory`] if the windows begin before what the snapshot holds; the ledger has it then.
+/// [`BeforeMemory`] if the windows begin before what the snapshot holds; the ledger has it then.
 pub fn render(
     snapshot: &Snapshot,
     as_of: Timestamp,
     windows: Windows,
     closed: ClosedTime,
-) -> Result<Vec<u8>, OutOfMemory> {
+) -> Result<Vec<u8>, BeforeMemory> {
     if !snapshot.reaches(as_of) {
-        return Err(OutOfMemory { as_of });
+        return Err(BeforeMemory { as_of });
     }
     let plan = snapshot.plan(as_of, windows);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,9 +1,10 @@
 //! What changed since the last flush.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::{Observation, StoreNo};
 use crate::schedule::{Grid, Schedule};
@@ -33,8 +34,17 @@ pub struct Dirty {
     pub truncated: bool,
     /// See [`super::Rollup::newest`].
     pub newest: Option<Timestamp>,
-    marked: FxHashSet<StoreNo>,
-    changed: FxHashMap<(StoreNo, i32), u32>,
+    pending: FxHashMap<StoreNo, Pending>,
+}
+
+/// What changed of one store, while it gathers.
+#[derive(Debug, Default)]
+struct Pending {
+    /// All cells lose their rows first.
+    clear_all: bool,
+    /// These stretches lose their rows first.
+    cleared: Vec<Span>,
+    cells: BTreeMap<i32, u32>,
 }
 
 /// A schedule under the number that the ledger keeps it by.
@@ -97,8 +107,7 @@ pub struct CellChange {
 impl Dirty {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.marked.is_empty()
-            && self.changed.is_empty()
+        self.pending.is_empty()
             && self.schedules.is_empty()
             && self.open_days.is_empty()
             && self.removed.is_empty()
@@ -107,66 +116,70 @@ impl Dirty {
             && self.cells.is_empty()
     }
 
-    /// Rows that a flush would write: stores and cells.
+    /// Rows of stores and cells that a flush writes.
     pub fn rows(&self) -> usize {
-        self.marked.len() + self.changed.len() + self.stores.len() + self.cells.len()
+        self.stores.len() + self.cells.len()
     }
 
     pub(super) fn mark(&mut self, store: StoreNo) {
-        self.marked.insert(store);
+        self.pending.entry(store).or_default();
     }
 
     pub(super) fn put(&mut self, store: StoreNo, cell: i32, down_us: u32) {
-        self.changed.insert((store, cell), down_us);
+        self.pending.entry(store).or_default().cells.insert(cell, down_us);
     }
 
     pub(super) fn clear(&mut self, store: StoreNo, cells: Range<i32>, stretch: Span) {
-        if cells.len() < self.changed.len() {
-            for cell in cells {
-                self.changed.remove(&(store, cell));
-            }
-        } else {
-            self.changed
-                .retain(|&(other, cell), _| other != store || !cells.contains(&cell));
+        let pending = self.pending.entry(store).or_default();
+        let mut after = pending.cells.split_off(&cells.start).split_off(&cells.end);
+        pending.cells.append(&mut after);
+        if !pending.clear_all {
+            pending.cleared.push(stretch);
         }
-        self.cleared.push(ClearedStretch {
-            store,
-            stretch: Some(stretch),
-        });
     }
 
     pub(super) fn clear_all(&mut self, store: StoreNo) {
-        self.changed.retain(|&(other, _), _| other != store);
-        self.cleared.retain(|cleared| cleared.store != store);
-        self.cleared.push(ClearedStretch { store, stretch: None });
+        let pending = Pending {
+            clear_all: true,
+            ..Pending::default()
+        };
+        self.pending.insert(store, pending);
     }
 
     pub(super) fn remove(&mut self, store: StoreNo) {
-        self.clear_all(store);
-        self.marked.remove(&store);
+        self.pending.remove(&store);
         self.removed.push(store);
     }
 
-    /// Turns marks and cell numbers into rows. `row` gives a store's row and grid, None if it is gone.
+    /// Turns what gathered into rows. `row` gives a store's row and grid, None if it is gone.
     pub(super) fn resolve(&mut self, row: impl Fn(StoreNo) -> Option<(StoreRow, Grid)>) {
-        self.stores = self.marked.drain().filter_map(|store| Some(row(store)?.0)).collect();
-        let mut changed: Vec<_> = self.changed.drain().collect();
-        // In key order the table's pages and its index are each touched once.
-        changed.sort_unstable_by_key(|&(key, _)| key);
-        let mut grid: Option<(StoreNo, Option<Grid>)> = None;
-        self.cells = changed
-            .into_iter()
-            .filter_map(|((store, cell), down_us)| {
-                if grid.is_none_or(|(of, _)| of != store) {
-                    grid = Some((store, row(store).map(|(_, grid)| grid)));
-                }
-                let cell_start = grid?.1?.cell_start(cell);
-                Some(CellChange {
-                    store,
-                    cell_start,
-                    down_us,
-                })
-            })
-            .collect();
+        let mut pending: Vec<_> = self.pending.drain().collect();
+        // In key order the tables' pages and their indexes are each touched once.
+        pending.sort_unstable_by_key(|&(store, _)| store);
+        for (
+            store,
+            Pending {
+                clear_all,
+                cleared,
+                cells,
+            },
+        ) in pending
+        {
+            let Some((row, grid)) = row(store) else { continue };
+            self.stores.push(row);
+            if clear_all {
+                self.cleared.push(ClearedStretch { store, stretch: None });
+            }
+            let stretches = cleared.into_iter().map(|stretch| ClearedStretch {
+                store,
+                stretch: Some(stretch),
+            });
+            self.cleared.extend(stretches);
+            self.cells.extend(cells.into_iter().map(|(cell, down_us)| CellChange {
+                store,
+                cell_start: grid.cell_start(cell),
+                down_us,
+            }));
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Ids {
     /// Numbers in the bytewise order of their ids, but for those in `unsorted`.
     sorted: Arc<Vec<StoreNo>>,
     unsorted: Vec<StoreNo>,
+    /// Numbers of removed stores are still in `sorted` or `unsorted`.
+    removed: bool,
 }
 
 /// Names by number, and the numbers in the order of the names.
@@ -94,12 +96,17 @@ impl Ids {
         if let Some(name) = slot.take() {
             self.index.0.remove(&name);
         }
-        Arc::make_mut(&mut self.sorted).retain(|&other| other != store);
-        self.unsorted.retain(|&other| other != store);
+        self.removed = true;
     }
 
     /// Sorts the new ids in and hands out the tables.
     pub fn snapshot(&mut self) -> IdSnapshot {
+        if std::mem::take(&mut self.removed) {
+            let names = &self.names;
+            let is_there = |store: &StoreNo| names.get(*store as usize).is_some_and(Option::is_some);
+            Arc::make_mut(&mut self.sorted).retain(is_there);
+            self.unsorted.retain(is_there);
+        }
         if !self.unsorted.is_empty() {
             let names = &self.names;
             let name = |store: &StoreNo| {

@@ -25,7 +25,7 @@ pub use snapshot::{Snapshot, StoreView, WindowPlan};
 pub use state::DownCell;
 pub use timeline::{RECENT_MAX, Timeline};
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -125,14 +125,19 @@ pub struct Rollup {
     leaves: Vec<Arc<Leaf>>,
     /// Latest observation that is counted; `as_of=latest`.
     newest: Option<Timestamp>,
+    /// The newest observation went away; the newest that is left is not known yet.
+    newest_stale: bool,
     /// First instant for which cells are made.
     covers_from: Option<Timestamp>,
     /// Whether cells before `covers_from` were dropped or never made because of retention.
     truncated: bool,
     /// First instant of which memory holds every store's cells. Never moves back.
     memory_from: Timestamp,
-    /// Observations dated after `now + FUTURE_MAX_US`.
-    held: BTreeMap<(Timestamp, StoreNo), Status>,
+    /// The first observation of each store that is dated after `now + FUTURE_MAX_US`. When its time comes, the
+    /// store is read back from there: a poller with a wrong clock costs one entry, however many rows it writes.
+    held: FxHashMap<StoreNo, Timestamp>,
+    /// The same by time.
+    held_by_time: BTreeSet<(Timestamp, StoreNo)>,
     now: Timestamp,
     dirty: Dirty,
 }
@@ -146,10 +151,12 @@ impl Rollup {
             book: ScheduleBook::default(),
             leaves: Vec::new(),
             newest: None,
+            newest_stale: false,
             covers_from: None,
             truncated: false,
             memory_from: limits.keep_from.unwrap_or(Timestamp::MIN),
-            held: BTreeMap::new(),
+            held: FxHashMap::default(),
+            held_by_time: BTreeSet::new(),
             now,
             dirty: Dirty::default(),
         }
@@ -162,10 +169,26 @@ impl Rollup {
 
     /// Latest observation that is counted.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.newest
+        if !self.newest_stale {
+            return self.newest;
+        }
+        let lasts = self.leaves.iter().flat_map(|leaf| leaf.stores());
+        lasts
+            .filter_map(|state| state.timeline.last())
+            .map(|last| last.at)
+            .max()
     }
 
-    /// Observations that wait for their time to come.
+    /// Looks for the newest observation that is left, after the newest went away. A walk over all stores, so
+    /// once for a batch.
+    fn refresh_newest(&mut self) {
+        if self.newest_stale {
+            self.newest = self.newest();
+            self.newest_stale = false;
+        }
+    }
+
+    /// Stores with observations that wait for their time to come.
     pub fn held(&self) -> usize {
         self.held.len()
     }
@@ -223,26 +246,36 @@ impl Rollup {
         store
     }
 
-    /// Moves the wall clock. Observations whose time has come are applied; what they need read back is
-    /// returned. Time going backwards changes nothing.
+    /// Moves the wall clock. Returns what must be read back because the time of held observations has come.
+    /// Time going backwards changes nothing.
     pub fn set_now(&mut self, now: Timestamp) -> Vec<ReadBack> {
         self.now = self.now.max(now);
         let limit = self.future_limit();
         let mut due = Vec::new();
-        while let Some(entry) = self.held.first_entry() {
-            let (at, store) = *entry.key();
+        while let Some(&(at, store)) = self.held_by_time.first() {
             if at >= limit {
                 break;
             }
-            due.push((
-                store,
-                Observation {
-                    at,
-                    status: entry.remove(),
-                },
-            ));
+            self.release(store);
+            due.extend(self.read_back(store, at, limit));
         }
-        self.apply(&mut due)
+        due
+    }
+
+    /// Remembers an observation that is dated in the future.
+    fn hold(&mut self, store: StoreNo, at: Timestamp) {
+        if self.held.get(&store).is_none_or(|&held| at < held) {
+            self.release(store);
+            self.held.insert(store, at);
+            self.held_by_time.insert((at, store));
+        }
+    }
+
+    /// Forgets what is held of a store.
+    fn release(&mut self, store: StoreNo) {
+        if let Some(at) = self.held.remove(&store) {
+            self.held_by_time.remove(&(at, store));
+        }
     }
 
     /// Applies rows in any order; sorts them by store and time first. Returns the stretches that must be
@@ -270,12 +303,18 @@ impl Rollup {
         let grid = self.book.grid(state.schedule);
         // What changed in the future can touch the last observation that counts: a held one is no substitute for it.
         let from = from.min(self.future_limit().plus(-1));
+        let to_the_end = state.timeline.reaches(to);
+        let mut read_from = grid.cell_start(grid.cell_of(from));
+        if let (Some(last), true) = (state.timeline.last(), to_the_end) {
+            // The silence after the last observation is not kept; another one after it makes it part of the past.
+            read_from = read_from.min(grid.cell_end_after(last.at));
+        }
         Some(ReadBack {
             store,
             from,
             to,
-            read_from: grid.cell_start(grid.cell_of(from)),
-            to_the_end: state.timeline.reaches(to),
+            read_from,
+            to_the_end,
         })
     }
 
@@ -292,8 +331,10 @@ impl Rollup {
         let counted = observations.partition_point(|o| o.at < limit);
         let (counted, future) = observations.split_at_checked(counted).unwrap_or((observations, &[]));
         if to_the_end {
-            self.held.retain(|&(_, held), _| held != store);
-            self.held.extend(future.iter().map(|o| ((o.at, store), o.status)));
+            self.release(store);
+            if let Some(first) = future.first() {
+                self.hold(store, first.at);
+            }
         }
         let Some(state) = self.state(store) else { return };
         let schedule = state.schedule;
@@ -353,6 +394,7 @@ impl Rollup {
         let schedule = self.book.intern(schedule);
         let Some(state) = self.state(store) else { return };
         let old = state.schedule;
+        self.set_timeline(store, Timeline::default());
         if let Some(state) = self.state_mut(store) {
             *state = StoreState::new(schedule);
         }
@@ -403,7 +445,7 @@ impl Rollup {
     pub fn remove(&mut self, store: StoreNo) {
         let Some(state) = self.state(store) else { return };
         self.book.release(state.schedule);
-        self.held.retain(|&(_, held), _| held != store);
+        self.release(store);
         self.set_timeline(store, Timeline::default());
         self.place(store, StoreState::new(0));
         self.ids.remove(store);
@@ -415,6 +457,7 @@ impl Rollup {
     /// An immutable view of this point. Costs a clone of one pointer per [`STORES_PER_LEAF`] stores, and
     /// later a copy of each leaf that is written while the view is held.
     pub fn snapshot(&mut self) -> Snapshot {
+        self.refresh_newest();
         let around = self.newest.unwrap_or(self.now);
         self.book.resolve_around(around);
         Snapshot {
@@ -429,12 +472,12 @@ impl Rollup {
 
     /// Everything that changed since the last call, for one flush.
     pub fn take_dirty(&mut self) -> Dirty {
+        self.refresh_newest();
         let mut dirty = std::mem::take(&mut self.dirty);
         if let (Some(from), Some(newest)) = (self.covers_from, self.newest) {
             self.book.take_open_days(from, newest, &mut dirty);
         }
         self.book.take_new(&mut dirty);
-        let held: FxHashMap<StoreNo, Timestamp> = self.held.keys().rev().map(|&(at, store)| (store, at)).collect();
         dirty.resolve(|store| {
             let state = self.state(store)?;
             let grid = self.book.grid(state.schedule);
@@ -446,7 +489,7 @@ impl Rollup {
                     schedule: state.schedule,
                     last,
                     settled_to: last.map(|o| grid.cell_end_after(o.at)),
-                    held_from: held.get(&store).copied(),
+                    held_from: self.held.get(&store).copied(),
                 },
                 grid,
             ))
@@ -460,11 +503,11 @@ impl Rollup {
     /// Moves the retention bound to `retention_us` before the newest observation, by whole days. Returns
     /// the new bound if it moved: cells before it are to be deleted where they are kept.
     pub fn prune(&mut self) -> Option<Timestamp> {
+        self.refresh_newest();
         let newest = self.newest?;
         let bound = newest.plus(-self.limits.retention_us);
         let bound = bound.plus(-bound.micros().rem_euclid(DAY_US));
-        let from = self.covers_from.filter(|&from| from < bound)?;
-        debug_assert!(from < bound);
+        self.covers_from.filter(|&from| from < bound)?;
         self.covers_from = Some(bound);
         self.truncated = true;
         Some(bound)
@@ -483,10 +526,22 @@ impl Rollup {
     }
 
     /// Takes over a store under the number it has in the ledger.
-    pub fn restore_store(&mut self, store: StoreNo, id: &str, schedule: u32, last: Option<Observation>) {
+    pub fn restore_store(
+        &mut self,
+        store: StoreNo,
+        id: &str,
+        schedule: u32,
+        last: Option<Observation>,
+        held_from: Option<Timestamp>,
+    ) {
         self.ids.restore(store, id);
         let mut state = StoreState::new(schedule);
-        state.set_known_from(self.book.grid(schedule).cell_of(self.memory_from));
+        // The cell that memory begins in the middle of is not restored.
+        let grid = self.book.grid(schedule);
+        state.set_known_from(grid.cell_of(self.memory_from.plus(grid.cell_us() - 1)));
+        if let Some(at) = held_from {
+            self.hold(store, at);
+        }
         if let Some(last) = last {
             state.timeline = Timeline::from_newest(&[last], false);
         }
@@ -521,7 +576,7 @@ impl Rollup {
     /// Applies one row. False: it is late and the store must be read back.
     fn observe(&mut self, store: StoreNo, observation: Observation) -> bool {
         if observation.at >= self.future_limit() {
-            self.held.insert((observation.at, store), observation.status);
+            self.hold(store, observation.at);
             self.mark(store);
             return true;
         }
@@ -584,6 +639,7 @@ impl Rollup {
     fn count_newest(&mut self, at: Option<Timestamp>) {
         if at > self.newest {
             self.newest = at;
+            self.newest_stale = false;
             if let (Some(at), None) = (at, self.limits.keep_from) {
                 self.memory_from = self.memory_from.max(at.plus(-MEMORY_US));
             }
@@ -597,7 +653,8 @@ impl Rollup {
         }
         let newest = self.newest.map_or(at, |newest| newest.max(at));
         let bound = newest.plus(-self.limits.retention_us);
-        let hour = at.plus(-at.micros().rem_euclid(HOUR_US));
+        // One hour more: cells begin up to 45 minutes before the hour in UTC.
+        let hour = at.plus(-at.micros().rem_euclid(HOUR_US) - HOUR_US);
         if hour < bound {
             self.truncated = true;
         }
@@ -612,14 +669,7 @@ impl Rollup {
         let old = state.timeline.last().map(|o| o.at);
         let new = timeline.last().map(|o| o.at);
         state.timeline = timeline;
-        if new < old && old == self.newest {
-            self.newest = None;
-            let lasts = self.leaves.iter().flat_map(|leaf| leaf.stores());
-            self.newest = lasts
-                .filter_map(|state| state.timeline.last())
-                .map(|last| last.at)
-                .max();
-        }
+        self.newest_stale |= new < old && old == self.newest;
         self.count_newest(new);
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{StoreNo, Timeline};
+use crate::time::HOUR_US;
 
 /// Stores per leaf. A snapshot clones one pointer per leaf; a write copies a leaf that a snapshot
 /// still holds. 64 keep the copy near 20 KB and the pointers of a million stores near 16,000.
@@ -133,11 +134,11 @@ impl StoreState {
 }
 
 /// A cell's downtime moved by some microseconds. Leaving the range of a cell would be a mistake of
-/// ours: it is caught in tests and bounded in production, where the auditor finds it.
+/// ours: caught in tests; in production bounded, so that the table takes it, and left to `verify` to find.
 fn shifted(down_us: u32, delta_us: i64) -> u32 {
     let moved = i64::from(down_us) + delta_us;
-    debug_assert!((0..=crate::time::HOUR_US).contains(&moved), "cell of {moved} us");
-    u32::try_from(moved.max(0)).unwrap_or(u32::MAX)
+    debug_assert!((0..=HOUR_US).contains(&moved), "cell of {moved} us");
+    u32::try_from(moved.clamp(0, HOUR_US)).unwrap_or(0)
 }
 
 /// A block of stores that snapshots share until one of them changes.

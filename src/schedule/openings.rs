@@ -1,7 +1,7 @@
 //! Openings of one schedule over a stretch of time, resolved once and asked often.
 
 use super::Schedule;
-use crate::time::{Span, Timestamp};
+use crate::time::Span;
 
 /// The openings of a schedule within `covers`: sorted, disjoint, not touching, clipped to it.
 #[derive(Debug, Clone)]
@@ -19,12 +19,7 @@ impl Openings {
         }
     }
 
-    /// The stretch that was resolved; nothing is known outside of it.
-    pub fn covers(&self) -> Span {
-        self.covers
-    }
-
-    /// The parts of `span` that are open. `span` must lie within [`Openings::covers`].
+    /// The parts of `span` that are open. `span` must lie within what was resolved.
     pub fn within(&self, span: Span) -> impl Iterator<Item = Span> {
         debug_assert!(span.is_empty() || (self.covers.start <= span.start && span.end <= self.covers.end));
         let first = self.spans.partition_point(|opening| opening.end <= span.start);
@@ -43,10 +38,5 @@ impl Openings {
     /// Whether a stretch lies within what was resolved.
     pub fn knows(&self, span: Span) -> bool {
         self.covers.start <= span.start && span.end <= self.covers.end
-    }
-
-    /// Whether the schedule is open at an instant.
-    pub fn is_open(&self, at: Timestamp) -> bool {
-        self.within(Span::new(at, at.plus(1))).next().is_some()
     }
 }
