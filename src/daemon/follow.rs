@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{DaemonError, LEADER_PATIENCE, Point, Request, Settings, Status, asked};
+use super::{DaemonError, Point, Request, Settings, Status, asked};
 use crate::clock::Clock;
 use crate::db::{Database, DbError, Session};
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
@@ -15,6 +15,10 @@ use crate::rollup::Rollup;
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
+
+/// A request waits so long for a read that is under way: the read may have begun before what whoever asks has just
+/// written, and the next one sees it. Later it gets the point before the read.
+const READ_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Pauses while a writer that did not ring is still in flight: short, because one long transaction must
 /// not cost the others their freshness, and growing, because it may be long.
@@ -70,7 +74,7 @@ impl<'a> Following<'a> {
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
         database.migrate_if_needed().await?;
-        let doorbell = lead(database, settings.wake, status).await?;
+        let doorbell = lead(database, settings, status).await?;
         let ledger = Ledger::open(database).await?;
         let mut reader = database.connect("uptally follower").await?;
         // Loading and rebuilding take as long as they take.
@@ -174,11 +178,14 @@ impl<'a> Following<'a> {
             let reading_delta = reading.delta(cursor, &index);
             tokio::pin!(reading_delta);
             // Reading a large delta takes a while and changes nothing: who asks gets the present.
+            let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
+            tokio::pin!(patience);
             loop {
                 tokio::select! {
                     biased;
                     delta = &mut reading_delta => break delta?,
-                    Some(request) = requests.recv() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
+                    () = &mut patience, if !patience.is_elapsed() => {}
+                    Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
                 }
             }
         };
@@ -191,7 +198,9 @@ impl<'a> Following<'a> {
             cursor: self.cursor.clone(),
         });
         let pause = || {
-            if let Some(before) = &before {
+            if let Some(before) = &before
+                && began.elapsed() > READ_PATIENCE
+            {
                 while let Ok(request) = requests.try_recv() {
                     answer(request, || before.clone());
                 }
@@ -296,16 +305,19 @@ impl<'a> Following<'a> {
     }
 }
 
-/// Opens the doorbell, and waits a while for another daemon to go: one that was just killed holds its lock until
-/// the server has noticed.
-async fn lead(database: &Database, wake: Wake, status: &watch::Sender<Status>) -> Result<Doorbell, DaemonError> {
+/// Opens the doorbell, and waits a while for another daemon to go.
+async fn lead(
+    database: &Database,
+    settings: Settings,
+    status: &watch::Sender<Status>,
+) -> Result<Doorbell, DaemonError> {
     let began = Instant::now();
     loop {
-        if let Some(doorbell) = Doorbell::open(database, wake).await? {
+        if let Some(doorbell) = Doorbell::open(database, settings.wake).await? {
             return Ok(doorbell);
         }
         status.send_modify(|status| status.stopped("another daemon is active on this database; waiting for it to go"));
-        if began.elapsed() > LEADER_PATIENCE {
+        if began.elapsed() > settings.lead_patience {
             return Err(DaemonError::AnotherDaemon);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

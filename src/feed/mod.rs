@@ -159,18 +159,21 @@ impl<'a> Reading<'a> {
     /// Reads what is new since `old`. Touches no rollup.
     pub async fn delta(&self, old: &Cursor, stores: &StoreIndex) -> Result<Delta, DbError> {
         let mut delta = Delta::default();
-        let from = old.xmax().to_string();
-        self.read_rows("change_xid >= $1::text::xid8", &from, stores, &mut delta)
-            .await?;
+        // No transaction from `to` on is visible. Rows that say otherwise were stamped by another database, and would be
+        // read again and again.
+        let (from, to) = (old.xmax().to_string(), self.cursor.xmax().to_string());
+        let condition = "change_xid >= $1::text::xid8 AND change_xid < $2::text::xid8";
+        self.read_rows(condition, &[&from, &to], stores, &mut delta).await?;
         // A transaction that stays open for long costs this list, not a scan.
         let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
         if !running.is_empty() {
             let condition = "change_xid = ANY ($1::text[]::xid8[])";
-            self.read_rows(condition, &running, stores, &mut delta).await?;
+            self.read_rows(condition, &[&running], stores, &mut delta).await?;
         }
         let sql = "SELECT store_id, from_utc, to_utc FROM uptally.invalidation
-                   WHERE change_xid >= $1::text::xid8 OR change_xid = ANY ($2::text[]::xid8[])";
-        for row in self.transaction.query(sql, &[&from, &running]).await? {
+                   WHERE change_xid >= $1::text::xid8 AND change_xid < $2::text::xid8
+                      OR change_xid = ANY ($3::text[]::xid8[])";
+        for row in self.transaction.query(sql, &[&from, &to, &running]).await? {
             let (from, to): (Option<Timestamp>, Option<Timestamp>) = (row.try_get(1)?, row.try_get(2)?);
             match (row.try_get::<_, Option<String>>(0)?, from.zip(to)) {
                 (None, _) => delta.everything = true,
@@ -189,12 +192,12 @@ impl<'a> Reading<'a> {
     async fn read_rows(
         &self,
         condition: &str,
-        parameter: &(dyn ToSql + Sync),
+        parameters: &[&(dyn ToSql + Sync)],
         stores: &StoreIndex,
         delta: &mut Delta,
     ) -> Result<(), DbError> {
         let sql = format!("SELECT store_id, timestamp_utc, status FROM public.store_activity WHERE {condition}");
-        let rows = self.transaction.query_raw(&sql, [parameter]).await?;
+        let rows = self.transaction.query_raw(&sql, parameters.iter().copied()).await?;
         pin_mut!(rows);
         while let Some(row) = rows.try_next().await? {
             let id: &str = row.try_get(0)?;
@@ -240,6 +243,7 @@ impl<'a> Reading<'a> {
         }
         let gone: Vec<&String> = stretches.keys().collect();
         let unknown = self.unknown_stores(gone.into_iter().chain(&rescheduled)).await?;
+        let unknown: FxHashSet<String> = unknown.into_iter().collect();
         for id in &unknown {
             rescheduled.remove(id);
             if let Some(store) = rollup.find(id) {
@@ -247,7 +251,9 @@ impl<'a> Reading<'a> {
             }
         }
         for (id, (from, to)) in stretches {
-            if let (Some(store), false) = (rollup.find(&id), rescheduled.contains(&id)) {
+            if !unknown.contains(&id) && !rescheduled.contains(&id) {
+                // New to us if all its rows came with the stamps of another database.
+                let store = rollup.intern(&id);
                 read_backs.extend(rollup.read_back(store, from, to));
             }
         }

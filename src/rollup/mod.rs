@@ -268,6 +268,8 @@ impl Rollup {
     pub fn read_back(&self, store: StoreNo, from: Timestamp, to: Timestamp) -> Option<ReadBack> {
         let state = self.state(store)?;
         let grid = self.book.grid(state.schedule);
+        // What changed in the future can touch the last observation that counts: a held one is no substitute for it.
+        let from = from.min(self.future_limit().plus(-1));
         Some(ReadBack {
             store,
             from,
