@@ -358,7 +358,7 @@ async fn a_fleet_loads_the_same_as_rows_and_as_files() {
 #[ignore = "a measurement, of the files in IMPORT_DIR"]
 async fn speed_beside_psql_copy() {
     let dir = PathBuf::from(std::env::var("IMPORT_DIR").unwrap());
-    let database = TestDatabase::start().await;
+    let database = TestDatabase::start_alone(&[("max_wal_size", "4GB")]).await;
     let mut client = database.connect().await;
     let input = |name| Input::File(dir.join(name));
     let options = ImportOptions {
@@ -370,7 +370,7 @@ async fn speed_beside_psql_copy() {
     let empty = "TRUNCATE public.store_activity, public.store_business_hours, public.store_timezones; CHECKPOINT";
     for round in 1..=3 {
         client.batch_execute(empty).await.unwrap();
-        let psql = psql_copy(database.socket_dir(), &dir);
+        let psql = psql_copy(database.url(), &dir);
         client.batch_execute(empty).await.unwrap();
         let started = Instant::now();
         let summary = run(&mut client, &options).await.unwrap();
@@ -388,11 +388,10 @@ async fn speed_beside_psql_copy() {
     }
 }
 
-fn psql_copy(socket_dir: &Path, dir: &Path) -> f64 {
+fn psql_copy(url: &str, dir: &Path) -> f64 {
     let started = Instant::now();
     let mut psql = Command::new("psql");
-    psql.args(["-X", "-q", "-1", "-U", "postgres", "-d", "postgres", "-h"])
-        .arg(socket_dir);
+    psql.args(["-X", "-q", "-1", "-d", url]);
     for (table, file) in [
         ("store_timezones (store_id, timezone_str)", "timezones.csv"),
         (

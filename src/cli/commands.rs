@@ -352,6 +352,7 @@ fn service_options(config: &Config) -> ServiceOptions {
             flush_interval: config.rollup.flush_interval,
             limits: limits(config),
             lag_ready_max: config.rollup.lag_ready_max,
+            ..Settings::default()
         },
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{DaemonError, LEADER_PATIENCE, Point, Request, Settings, Status, asked};
+use super::{DaemonError, Point, Request, Settings, Status, asked};
 use crate::clock::Clock;
 use crate::db::{Database, DbError, Session};
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
@@ -76,7 +76,7 @@ impl<'a> Following<'a> {
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
         database.migrate_if_needed().await?;
-        let doorbell = lead(database, settings.wake, status).await?;
+        let doorbell = lead(database, settings, status).await?;
         let ledger = Ledger::open(database).await?;
         let mut reader = database.connect("uptally follower").await?;
         // Loading and rebuilding take as long as they take.
@@ -307,16 +307,19 @@ impl<'a> Following<'a> {
     }
 }
 
-/// Opens the doorbell, and waits a while for another daemon to go: one that was just killed holds its lock until
-/// the server has noticed.
-async fn lead(database: &Database, wake: Wake, status: &watch::Sender<Status>) -> Result<Doorbell, DaemonError> {
+/// Opens the doorbell, and waits a while for another daemon to go.
+async fn lead(
+    database: &Database,
+    settings: Settings,
+    status: &watch::Sender<Status>,
+) -> Result<Doorbell, DaemonError> {
     let began = Instant::now();
     loop {
-        if let Some(doorbell) = Doorbell::open(database, wake).await? {
+        if let Some(doorbell) = Doorbell::open(database, settings.wake).await? {
             return Ok(doorbell);
         }
         status.send_modify(|status| status.stopped("another daemon is active on this database; waiting for it to go"));
-        if began.elapsed() > LEADER_PATIENCE {
+        if began.elapsed() > settings.lead_patience {
             return Err(DaemonError::AnotherDaemon);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

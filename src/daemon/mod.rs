@@ -28,12 +28,13 @@ use follow::Following;
 /// Requests for a point that wait at most; a sender waits beyond that.
 const REQUESTS_MAX: usize = 64;
 
-/// How long another daemon may take to go before we say that it is there.
-const LEADER_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Pauses between attempts to reach the database.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Who has followed for so long starts again with the shortest pause. Measured from the end of loading, so that
+/// a flush that fails at once does not make a loop of loading.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Why the daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -91,15 +92,11 @@ impl Daemon {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), DaemonError> {
         let mut backoff = BACKOFF_MIN;
         loop {
-            let started = Instant::now();
-            let error = match self.live_once(&mut shutdown).await {
+            let error = match self.live_once(&mut shutdown, &mut backoff).await {
                 Ok(()) => return Ok(()),
                 Err(DaemonError::Db(error)) => error,
                 Err(fatal) => return Err(fatal),
             };
-            if started.elapsed() > BACKOFF_MAX {
-                backoff = BACKOFF_MIN;
-            }
             let pause = if error.is_login_refused() { BACKOFF_MAX } else { backoff };
             tracing::warn!(%error, retry_in = ?pause, "not following");
             metrics::counter!("uptally_feed_restarts_total").increment(1);
@@ -113,12 +110,21 @@ impl Daemon {
     }
 
     /// From connecting to the end of the session.
-    async fn live_once(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), DaemonError> {
+    async fn live_once(
+        &mut self,
+        shutdown: &mut watch::Receiver<bool>,
+        backoff: &mut Duration,
+    ) -> Result<(), DaemonError> {
         let mut following = tokio::select! {
             following = Following::start(&self.database, &self.clock, self.settings, &self.status) => following?,
             () = asked(shutdown) => return Ok(()),
         };
-        following.run(&mut self.requests, shutdown).await
+        let began = Instant::now();
+        let outcome = following.run(&mut self.requests, shutdown).await;
+        if began.elapsed() > STEADY {
+            *backoff = BACKOFF_MIN;
+        }
+        outcome
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Settings {
     pub flush_interval: Duration,
     /// Bounds of the rollup.
     pub limits: Limits,
+    /// How long another daemon may take to go before we say that it is there: one that was just killed holds its lock
+    /// until the server has noticed.
+    pub lead_patience: Duration,
     /// Not ready when memory was not known to be the present for longer than this.
     pub lag_ready_max: Duration,
 }
@@ -36,6 +39,7 @@ impl Default for Settings {
             batch_rows_max: 4_000_000,
             flush_interval: Duration::from_secs(1),
             limits: Limits::default(),
+            lead_patience: Duration::from_secs(30),
             lag_ready_max: Duration::from_secs(5),
         }
     }

@@ -11,8 +11,8 @@ use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 use uuid::Uuid;
 
-use super::cluster::Cluster;
 use super::fake::{Behaviour, FakeSource, LATEST, OPEN, csv_of, limits, registry};
+use super::support::TestDatabase;
 
 const LATEST_REPORT: ReportRequest = ReportRequest {
     as_of: AsOf::Latest,
@@ -39,8 +39,8 @@ async fn end_of(registry: &Registry, id: Uuid) -> Result<Vec<u8>, String> {
 }
 
 /// Waits until `condition` over the rows of `public.reports` holds.
-async fn until(cluster: &Cluster, condition: &str) {
-    let admin = cluster.admin().await;
+async fn until(database: &TestDatabase, condition: &str) {
+    let admin = database.connect().await;
     let query = format!("SELECT {condition} FROM public.reports");
     for _ in 0..400 {
         let row = admin.query_one(&query, &[]).await.unwrap();
@@ -56,16 +56,16 @@ async fn until(cluster: &Cluster, condition: &str) {
 
 #[tokio::test]
 async fn a_report_is_recorded_made_and_found_again() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(OPEN);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
 
     let now = reports.trigger(ReportRequest::default()).await.unwrap();
     let as_of = now.as_of.unwrap();
     let expected = csv_of(as_of, Windows::Calendar, ClosedTime::Uptime);
     assert_eq!(end_of(&reports, now.report_id).await.unwrap(), expected);
     until(
-        &cluster,
+        &database,
         "bool_and(state = 'complete' AND as_of_requested = 'now' AND windows = 'calendar' \
          AND closed = 'uptime' AND cursors = '{7:9:8}' AND stores = 13558 \
          AND abs(extract(epoch from as_of - requested_at)) < 0.001 AND duration_us > 0 \
@@ -86,10 +86,10 @@ async fn a_report_is_recorded_made_and_found_again() {
     let fixed = reports.trigger(request).await.unwrap();
     assert_eq!(fixed.as_of, Some(at), "to the microsecond");
     end_of(&reports, fixed.report_id).await.unwrap();
-    until(&cluster, "count(*) = 3 AND bool_and(state = 'complete')").await;
+    until(&database, "count(*) = 3 AND bool_and(state = 'complete')").await;
 
     // Another life: the table answers.
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     assert_eq!(end_of(&reports, latest.report_id).await.unwrap(), expected);
     let unknown = reports.fetch(Uuid::new_v4()).await.unwrap();
     assert!(matches!(unknown, Fetched::Unknown));
@@ -97,9 +97,9 @@ async fn a_report_is_recorded_made_and_found_again() {
 
 #[tokio::test]
 async fn instants_outside_the_coverage_and_unloaded_rollups_are_refused() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(OPEN);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     for hours in [-401, 1_000_001] {
         let request = ReportRequest {
             as_of: AsOf::At(LATEST.plus(hours * HOUR_US)),
@@ -111,19 +111,19 @@ async fn instants_outside_the_coverage_and_unloaded_rollups_are_refused() {
     *source.coverage.lock().unwrap() = None;
     let refused = reports.trigger(LATEST_REPORT).await.unwrap_err();
     assert!(matches!(refused, TriggerError::NotLoaded(reason) if reason == "reading the rollups"));
-    until(&cluster, "count(*) = 0").await;
+    until(&database, "count(*) = 0").await;
 }
 
 #[tokio::test]
 async fn thirty_at_once_all_end_and_more_than_fit_are_refused() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(30);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     let triggered = join_all((0..30).map(|_| reports.trigger(LATEST_REPORT))).await;
     for triggered in triggered {
         end_of(&reports, triggered.unwrap().report_id).await.unwrap();
     }
-    until(&cluster, "count(*) = 30 AND bool_and(state = 'complete')").await;
+    until(&database, "count(*) = 30 AND bool_and(state = 'complete')").await;
 
     // Nothing renders any more: 1 runs, 40 wait.
     let triggered = join_all((0..60).map(|_| reports.trigger(LATEST_REPORT))).await;
@@ -134,7 +134,7 @@ async fn thirty_at_once_all_end_and_more_than_fit_are_refused() {
     }
     source.gate.add_permits(41);
     assert!(reports.drain(Duration::from_secs(8)).await);
-    until(&cluster, "count(*) = 71 AND bool_and(state = 'complete')").await;
+    until(&database, "count(*) = 71 AND bool_and(state = 'complete')").await;
     let refused = reports.trigger(LATEST_REPORT).await.unwrap_err();
     assert!(matches!(refused, TriggerError::TooBusy), "drained for good");
 }
@@ -143,11 +143,11 @@ async fn thirty_at_once_all_end_and_more_than_fit_are_refused() {
 fn reports_cut_off_by_a_kill_are_ended_by_the_next_life() {
     let life = tokio::runtime::Runtime::new().unwrap();
     let next_life = tokio::runtime::Runtime::new().unwrap();
-    let (cluster, csvs) = (life.block_on(Cluster::start()), tempdir().unwrap());
+    let (database, csvs) = (next_life.block_on(TestDatabase::start()), tempdir().unwrap());
     let stuck = FakeSource::new(0);
     let early = LATEST.plus(-399 * HOUR_US);
     let (now, latest, uncovered) = life.block_on(async {
-        let reports = registry(&stuck, csvs.path(), cluster.connect(), limits());
+        let reports = registry(&stuck, csvs.path(), database.connector(), limits());
         let now = reports.trigger(ReportRequest::default()).await.unwrap();
         let latest = reports.trigger(LATEST_REPORT).await.unwrap();
         let as_of = AsOf::At(early);
@@ -161,7 +161,7 @@ fn reports_cut_off_by_a_kill_are_ended_by_the_next_life() {
     next_life.block_on(async {
         let source = FakeSource::new(OPEN);
         let mut coverage = source.coverage.lock().unwrap().take().unwrap();
-        let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+        let reports = registry(&source, csvs.path(), database.connector(), limits());
         reports.recover();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let waiting = reports.fetch(now.report_id).await.unwrap();
@@ -176,77 +176,77 @@ fn reports_cut_off_by_a_kill_are_ended_by_the_next_life() {
         end_of(&reports, latest.report_id).await.unwrap();
         let reason = end_of(&reports, uncovered.report_id).await.unwrap_err();
         assert!(reason.contains("rollups now begin at"), "{reason}");
-        until(&cluster, "bool_and(state <> 'running')").await;
-        until(&cluster, "count(*) FILTER (WHERE state = 'failed') = 1").await;
+        until(&database, "bool_and(state <> 'running')").await;
+        until(&database, "count(*) FILTER (WHERE state = 'failed') = 1").await;
     });
 }
 
 #[tokio::test]
 async fn a_database_that_is_away_delays_the_row_but_not_the_report() {
-    let (mut cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (mut database, csvs) = (TestDatabase::start_alone(&[]).await, tempdir().unwrap());
     let source = FakeSource::new(0);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     reports.recover();
     let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
-    cluster.crash();
+    database.down();
     source.gate.add_permits(1);
     end_of(&reports, id).await.unwrap();
     assert!(reports.fetch(Uuid::new_v4()).await.is_err(), "not unknown");
     let refused = reports.trigger(LATEST_REPORT).await.unwrap_err();
     assert!(matches!(refused, TriggerError::Table(_)), "{refused}");
-    cluster.up();
-    until(&cluster, "count(*) = 1 AND bool_and(state = 'complete')").await;
+    database.up();
+    until(&database, "count(*) = 1 AND bool_and(state = 'complete')").await;
 }
 
 /// What a crash of the server does to an ending that was not on disk yet, done by hand.
 #[tokio::test]
 async fn an_ending_that_the_database_forgot_is_written_again() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(2);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     reports.recover();
     let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
     end_of(&reports, id).await.unwrap();
-    until(&cluster, "bool_and(state = 'complete')").await;
-    let admin = cluster.admin().await;
+    until(&database, "bool_and(state = 'complete')").await;
+    let admin = database.connect().await;
     let undo = "UPDATE public.reports SET state = 'running', csv_bytes = NULL; \
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
-        AND backend_type = 'client backend'";
+        AND datname = current_database()";
     admin.batch_execute(undo).await.unwrap();
     // The next use of the table, whatever it is, finds the session lost.
     while reports.fetch(Uuid::new_v4()).await.is_err() {}
-    until(&cluster, "bool_and(state = 'complete' AND csv_bytes > 0)").await;
+    until(&database, "bool_and(state = 'complete' AND csv_bytes > 0)").await;
     assert_eq!(source.gate.available_permits(), 1, "made once only");
 }
 
 #[tokio::test]
 async fn a_client_that_hangs_up_during_the_trigger_leaves_no_running_row() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(OPEN);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
-    let admin = cluster.admin().await;
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
+    let admin = database.connect().await;
     let lock = "BEGIN; LOCK TABLE public.reports IN EXCLUSIVE MODE";
     admin.batch_execute(lock).await.unwrap();
     let trigger = reports.trigger(LATEST_REPORT);
     let gone = tokio::time::timeout(Duration::from_millis(200), trigger).await;
     assert!(gone.is_err(), "the INSERT waits");
     admin.batch_execute("COMMIT").await.unwrap();
-    until(&cluster, "count(*) = 1 AND bool_and(state = 'complete')").await;
+    until(&database, "count(*) = 1 AND bool_and(state = 'complete')").await;
 }
 
 #[tokio::test]
 async fn an_archive_that_cannot_be_written_fails_the_report_and_leaves_nothing() {
-    let (cluster, dir) = (Cluster::start().await, tempdir().unwrap());
+    let (database, dir) = (TestDatabase::start().await, tempdir().unwrap());
     let csvs = dir.path().join("csvs");
     let source = FakeSource::new(OPEN);
-    let reports = registry(&source, &csvs, cluster.connect(), limits());
+    let reports = registry(&source, &csvs, database.connector(), limits());
     std::fs::remove_dir(&csvs).unwrap();
     std::fs::write(&csvs, "in the way").unwrap();
     let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
     let reason = end_of(&reports, id).await.unwrap_err();
     assert_eq!(reason, "the report archive failed: not a directory");
     until(
-        &cluster,
+        &database,
         "bool_and(state = 'failed' AND csv_bytes IS NULL AND finished_at IS NOT NULL \
          AND failure = 'the report archive failed: not a directory')",
     )
@@ -260,20 +260,20 @@ async fn an_archive_that_cannot_be_written_fails_the_report_and_leaves_nothing()
 
 #[tokio::test]
 async fn a_file_that_is_not_what_was_written_is_not_served() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(OPEN);
     let one_remembered = Limits {
         ended_max: 1,
         ..limits()
     };
-    let reports = registry(&source, csvs.path(), cluster.connect(), one_remembered);
+    let reports = registry(&source, csvs.path(), database.connector(), one_remembered);
     let mut ids = Vec::new();
     for _ in 0..3 {
         let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
         end_of(&reports, id).await.unwrap();
         ids.push(id);
     }
-    until(&cluster, "bool_and(state = 'complete')").await;
+    until(&database, "bool_and(state = 'complete')").await;
     let file = |id: Uuid| csvs.path().join(format!("{id}.csv"));
     for (id, expected) in [(ids[0], "length"), (ids[2], "length")] {
         std::fs::write(file(id), "half").unwrap();
@@ -287,9 +287,9 @@ async fn a_file_that_is_not_what_was_written_is_not_served() {
 
 #[tokio::test]
 async fn a_run_that_panics_or_hangs_has_failed() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::with(OPEN, Behaviour::Panic);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
     let reason = end_of(&reports, id).await.unwrap_err();
     assert!(reason.contains("internal error"), "{reason}");
@@ -298,19 +298,19 @@ async fn a_run_that_panics_or_hangs_has_failed() {
         run_max: Duration::from_millis(100),
         ..limits()
     };
-    let reports = registry(&FakeSource::new(0), csvs.path(), cluster.connect(), short);
+    let reports = registry(&FakeSource::new(0), csvs.path(), database.connector(), short);
     let id = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
     let reason = end_of(&reports, id).await.unwrap_err();
     assert!(reason.contains("took longer than 100ms"), "{reason}");
-    until(&cluster, "count(*) = 2 AND bool_and(state = 'failed')").await;
+    until(&database, "count(*) = 2 AND bool_and(state = 'failed')").await;
 }
 
 /// Not a benchmark: shows what the registry, the table and the archive add to rendering.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_trigger_to_csv_takes_milliseconds() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(OPEN);
-    let reports = registry(&source, csvs.path(), cluster.connect(), limits());
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
     let mut took_us = Vec::new();
     for _ in 0..100 {
         let started = Instant::now();

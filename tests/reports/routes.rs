@@ -16,8 +16,8 @@ use uptally::report::{AsOf, Connect, Limits, ReportRequest};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 
-use super::cluster::Cluster;
 use super::fake::{Behaviour, FakeSource, LATEST, OPEN, csv_of, limits, registry};
+use super::support::TestDatabase;
 
 const UNKNOWN: &str = "/get_report?report_id=6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
 
@@ -80,9 +80,9 @@ fn no_database() -> Connect {
 
 #[tokio::test]
 async fn a_report_from_trigger_to_download() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(0);
-    let app = app(&source, csvs.path(), cluster.connect(), limits());
+    let app = app(&source, csvs.path(), database.connector(), limits());
     let uri = "/trigger_report?as_of=latest&windows=rolling&closed=excluded";
     let triggered = send_body(&app, "POST", uri, Body::from(" {}\n")).await;
     assert_eq!(triggered.status, StatusCode::ACCEPTED);
@@ -127,13 +127,13 @@ async fn a_report_from_trigger_to_download() {
 
 #[tokio::test]
 async fn a_failed_report_says_why_and_a_full_queue_says_when() {
-    let (cluster, csvs) = (Cluster::start().await, tempdir().unwrap());
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::with(1, Behaviour::Panic);
     let tight = Limits {
         queue_max: 1,
         ..limits()
     };
-    let app = app(&source, csvs.path(), cluster.connect(), tight);
+    let app = app(&source, csvs.path(), database.connector(), tight);
     let triggered = send(&app, "POST", "/trigger_report").await;
     let location = triggered.header("location").to_owned();
     let mut failed = send(&app, "GET", &location).await;

@@ -1,133 +1,182 @@
-//! A throw-away Postgres for one test: its own cluster on a unix socket, gone when the value is dropped.
+//! What the integration tests share: a throw-away Postgres, the daemon in this process or as a child, raw rows read
+//! the oracle's way, and writers that do what writers do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+pub mod check;
+pub mod daemon;
+pub mod fixture;
+pub mod raw;
+pub mod serve;
+pub mod server;
+pub mod writers;
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use server::Server;
 use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
+use uptally::db::Database;
+use uptally::report::Connect;
 
-const MIGRATION: &str = include_str!("../../migrations/V1__uptally.sql");
-
+/// A database of one test's own, gone with the value.
 pub struct TestDatabase {
-    server: Child,
-    dir: TempDir,
+    server: Arc<Server>,
+    connection: Config,
+    url: String,
 }
 
 impl TestDatabase {
-    /// A running cluster with the tables in database `postgres`.
+    /// A database with the tables.
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let user = server_user();
-        if let Some((uid, gid)) = user {
-            chown(dir.path(), Some(uid), Some(gid)).unwrap();
-        }
-        let data = dir.path().join("data");
-        let initdb = as_user("initdb", user, dir.path())
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C",
-            ])
-            .arg("--pgdata")
-            .arg(&data)
-            .stdout(Stdio::null())
-            .status();
-        assert!(initdb.unwrap().success());
-        let server = as_user("postgres", user, dir.path())
-            .arg("-D")
-            .arg(&data)
-            .arg("-k")
-            .arg(dir.path())
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-            .args(
-                std::env::var("UPTALLY_TEST_FSYNC")
-                    .iter()
-                    .flat_map(|v| ["-c".to_owned(), format!("fsync={v}")]),
-            )
-            .args(["-c", "max_wal_size=4GB", "-c", "shared_buffers=128MB"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let database = TestDatabase { server, dir };
-        let client = database.first_client().await;
-        client.batch_execute("CREATE SCHEMA uptally").await.unwrap();
-        client.batch_execute(MIGRATION).await.unwrap();
-        let zones: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()).collect();
-        let seed = "INSERT INTO uptally.time_zone SELECT unnest($1::text[])";
-        client.execute(seed, &[&zones]).await.unwrap();
-        database
+        let this = Self::start_empty().await;
+        this.database().migrate().await.unwrap();
+        this
     }
 
-    /// A session of the superuser.
+    /// A database without tables, on the server that the tests of this process share.
+    pub async fn start_empty() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = Server::shared();
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let client = connect(server.connection()).await;
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        TestDatabase {
+            connection: server.connection().clone().dbname(&name).clone(),
+            url: server.url(&name),
+            server,
+        }
+    }
+
+    /// A database with the tables on a server of its own, with settings of Postgres, name and value: for tests that stop
+    /// or kill the server.
+    pub async fn start_alone(settings: &[(&str, &str)]) -> Self {
+        let server = Server::start(settings);
+        let connection = server.connection().clone();
+        let this = TestDatabase {
+            url: server.url(connection.get_dbname().unwrap()),
+            connection,
+            server: Arc::new(server),
+        };
+        this.database().migrate().await.unwrap();
+        this
+    }
+
+    /// As the program reaches it.
+    pub fn database(&self) -> Database {
+        database(&self.connection)
+    }
+
+    /// A session of the superuser with Postgres's own defaults.
     pub async fn connect(&self) -> Client {
-        self.try_connect().await.unwrap()
+        connect(&self.connection).await
     }
 
-    /// The directory of the socket, for other clients.
-    pub fn socket_dir(&self) -> &Path {
-        self.dir.path()
+    /// A session of another role.
+    pub async fn connect_as(&self, role: &str) -> Client {
+        connect(self.connection.clone().user(role)).await
     }
 
-    async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(self.dir.path()).user("postgres").dbname("postgres");
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
+    /// Sessions for the registry of reports.
+    pub fn connector(&self) -> Connect {
+        let config = self.connection.clone();
+        Arc::new(move || {
+            let config = config.clone();
+            Box::pin(async move {
+                let (client, connection) = config.connect(NoTls).await?;
+                tokio::spawn(connection);
+                Ok(client)
+            })
+        })
     }
 
-    async fn first_client(&self) -> Client {
-        for _ in 0..200 {
-            if let Ok(client) = self.try_connect().await {
-                return client;
+    /// For psql and `--database-url`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops the server, which must be this database's alone.
+    pub fn down(&mut self) {
+        Arc::get_mut(&mut self.server).unwrap().down();
+    }
+
+    /// Starts the server after [`TestDatabase::down`], with the same data in the same place.
+    pub fn up(&mut self) {
+        Arc::get_mut(&mut self.server).unwrap().up();
+    }
+
+    /// Kills the server, which must be this database's alone, with -9. Its guard starts it again, and this returns when
+    /// it answers.
+    pub async fn crash(&self) {
+        assert_eq!(Arc::strong_count(&self.server), 1, "others use this server");
+        kill_process(postmaster(self.server.state_dir()), Signal::KILL).unwrap();
+        within(Duration::from_secs(8), "Postgres is back", async || {
+            match self.connection.connect(NoTls).await {
+                Err(_) => false,
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    client.simple_query("SELECT 1").await.is_ok()
+                }
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("the server did not start within 5 s");
+        })
+        .await;
     }
 }
 
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.server);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        let _ = self.server.wait();
+/// A state directory that the account of Postgres can enter when root runs the tests.
+pub fn state_dir() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(Permissions::from_mode(0o711));
+    builder.prefix("uptally-test-").tempdir().unwrap()
+}
+
+/// Returns when no Postgres of a state directory lives any more: its guard holds this lock as long as one may.
+pub fn wait_for_guard(state_dir: &Path) {
+    if let Ok(file) = File::open(state_dir.join("postgres.lock")) {
+        file.lock().unwrap();
     }
 }
 
-/// Postgres refuses to run as root: then user `postgres`, else `nobody`.
-fn server_user() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-    let ids = |name: &str| {
-        let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
-        Some((fields.next()?, fields.next()?))
-    };
-    ids("postgres").or_else(|| ids("nobody"))
+/// The server of a state directory.
+pub fn postmaster(state_dir: &Path) -> Pid {
+    let text = std::fs::read_to_string(state_dir.join("postgres/postmaster.pid")).unwrap();
+    Pid::from_raw(text.lines().next().unwrap().parse().unwrap()).unwrap()
 }
 
-fn as_user(program: &str, user: Option<(u32, u32)>, dir: &Path) -> Command {
-    let mut command = Command::new(bin_dir().join(program));
-    command.current_dir(dir).stdin(Stdio::null());
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    command
+/// As the program reaches it.
+pub fn database(connection: &Config) -> Database {
+    Database::new(connection, Duration::from_secs(5), Duration::from_secs(30)).unwrap()
 }
 
-/// The newest of the packaged versions, else what is on the PATH.
-fn bin_dir() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let bins = versions.flatten().map(|version| version.path().join("bin"));
-    bins.filter(|bin| bin.join("initdb").exists()).max().unwrap_or_default()
+/// A session.
+pub async fn connect(connection: &Config) -> Client {
+    let (client, connection) = connection.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Waits until something is so; fails the test if that takes longer than `patience`.
+pub async fn within(patience: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(
+            began.elapsed() < patience,
+            "gave up after {patience:?} waiting until {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The seed of a random test: `SEED` of the environment, or a new one. Printed, so that a failure tells it.
+pub fn seed() -> u64 {
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    seed
 }

@@ -1,0 +1,185 @@
+//! The doorbell: no wake-up is lost, and writers do not ring while the follower is awake anyway.
+//!
+//! The follower's poll interval is an hour here, so that a lost bell shows as a test that waits in vain.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use futures_util::future::join_all;
+use support::TestDatabase;
+use support::daemon::{Following, is_asleep};
+use support::fixture::{NOW, fill};
+use support::within;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error, IsolationLevel};
+use uptally::clock::Clock;
+use uptally::daemon::Settings;
+use uptally::db::Session;
+
+const INSERT: &str = "INSERT INTO public.store_activity VALUES ($1, $2, 'inactive')";
+const PATIENCE: Duration = Duration::from_secs(3);
+const WRITERS: usize = 6;
+const HUNT: Duration = Duration::from_secs(4);
+
+fn settings() -> Settings {
+    Settings {
+        poll_interval: Duration::from_hours(1),
+        ..Settings::default()
+    }
+}
+
+/// A session that listens as the daemon does.
+async fn listener(server: &TestDatabase) -> Session {
+    let session = server.database().connect("listening test").await.unwrap();
+    session.client.batch_execute("LISTEN uptally").await.unwrap();
+    session
+}
+
+/// Whether it rang since the last call. What was sent before this statement arrives before its answer.
+async fn rang(listener: &Session) -> bool {
+    listener.client.simple_query("SELECT 1").await.unwrap();
+    tokio::time::timeout(Duration::from_millis(1), listener.notified.notified())
+        .await
+        .is_ok()
+}
+
+async fn sleeps(client: &Client) {
+    within(PATIENCE, "the follower sleeps", async || is_asleep(client).await).await;
+}
+
+/// One row of a new store.
+async fn write(client: &mut Client, store: &str, rng: &mut Rng) {
+    while let Err(error) = try_write(client, store, rng).await {
+        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error:?}");
+    }
+}
+
+/// In one of the ways that a doorbell could fall for.
+async fn try_write(client: &mut Client, store: &str, rng: &mut Rng) -> Result<(), Error> {
+    let level = match rng.u8(0..3) {
+        0 => IsolationLevel::ReadCommitted,
+        1 => IsolationLevel::RepeatableRead,
+        _ => IsolationLevel::Serializable,
+    };
+    let mut transaction = client.build_transaction().isolation_level(level).start().await?;
+    if rng.bool() {
+        // With a snapshot from before whatever the follower does meanwhile.
+        transaction
+            .simple_query("SELECT 1 FROM public.store_activity LIMIT 1")
+            .await?;
+        tokio::time::sleep(Duration::from_micros(rng.u64(0..3000))).await;
+    }
+    if rng.u8(0..4) == 0 {
+        let savepoint = transaction.savepoint("undone").await?;
+        savepoint.execute(INSERT, &[&"undone", &NOW]).await?;
+        savepoint.rollback().await?;
+    }
+    transaction.execute(INSERT, &[&store, &NOW]).await?;
+    if rng.bool() {
+        tokio::time::sleep(Duration::from_micros(rng.u64(0..5000))).await;
+    }
+    transaction.commit().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wake_up_is_lost() {
+    let server = TestDatabase::start().await;
+    let mut rng = Rng::with_seed(support::seed());
+    // Falling asleep all the time is what gives a wake-up its chance to get lost.
+    let settings = Settings {
+        awake_for: Duration::from_millis(2),
+        flush_interval: Duration::from_secs(1),
+        ..settings()
+    };
+    let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings).await;
+    let mut clients = join_all((0..WRITERS).map(|_| server.connect())).await;
+    let (mut rounds, mut stores, mut slowest) = (0, 0, Duration::ZERO);
+    let began = Instant::now();
+    while began.elapsed() < HUNT {
+        let writers = rng.usize(1..=WRITERS);
+        join_all(clients.iter_mut().take(writers).map(|client| {
+            stores += 1;
+            let (store, mut rng) = (stores.to_string(), rng.fork());
+            async move { write(client, &store, &mut rng).await }
+        }))
+        .await;
+        rounds += 1;
+        let committed = Instant::now();
+        let what = format!("round {rounds}: {stores} stores are seen");
+        within(PATIENCE, &what, async || daemon.stores_seen() == stores).await;
+        slowest = slowest.max(committed.elapsed());
+        tokio::time::sleep(Duration::from_micros(rng.u64(0..6000))).await;
+    }
+    println!("{rounds} rounds, {stores} rows; the slowest was seen after {slowest:?}");
+    assert!(rounds >= 100, "only {rounds} rounds: too slow to be a hunt");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_rings_once_when_asleep_and_not_under_a_steady_stream() {
+    let server = TestDatabase::start().await;
+    let (client, bell) = (server.connect().await, listener(&server).await);
+    let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings()).await;
+    sleeps(&client).await;
+    assert!(!rang(&bell).await);
+    client.execute(INSERT, &[&"0", &NOW]).await.unwrap();
+    within(PATIENCE, "the first is seen", async || daemon.stores_seen() == 1).await;
+    assert!(rang(&bell).await);
+
+    for n in 1..=100 {
+        client.execute(INSERT, &[&n.to_string(), &NOW]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!rang(&bell).await, "row {n} rang though the follower was awake");
+    }
+    within(PATIENCE, "all are seen", async || daemon.stores_seen() == 101).await;
+
+    sleeps(&client).await;
+    assert!(!rang(&bell).await);
+    client.execute(INSERT, &[&"last", &NOW]).await.unwrap();
+    let committed = Instant::now();
+    within(PATIENCE, "the last is seen", async || daemon.stores_seen() == 102).await;
+    println!("seen {:?} after its commit", committed.elapsed());
+    assert!(rang(&bell).await);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_statement_of_no_rows_neither_rings_nor_writes() {
+    let server = TestDatabase::start().await;
+    let mut client = server.connect().await;
+    let (bell, other) = (listener(&server).await, server.connect().await);
+    fill(&client, 2).await;
+    let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings()).await;
+    for sql in [
+        "UPDATE public.store_activity SET status = 'active' WHERE store_id = 'nobody'",
+        "UPDATE public.store_activity SET store_id = 'somebody' WHERE false",
+        "DELETE FROM public.store_activity WHERE store_id = 'nobody'",
+        "INSERT INTO public.store_activity SELECT 'a', now(), 'active' WHERE false",
+        "UPDATE public.store_business_hours SET day = 1 WHERE false",
+        "DELETE FROM public.store_business_hours WHERE false",
+        "INSERT INTO public.store_business_hours SELECT 'a', 1, '08:00', '09:00' WHERE false",
+        "INSERT INTO public.store_business_hours VALUES ('hours only', 0, '09:00', '17:00') ON CONFLICT DO NOTHING",
+        "UPDATE public.store_timezones SET timezone_str = 'Asia/Kolkata' WHERE false",
+        "DELETE FROM public.store_timezones WHERE false",
+        "INSERT INTO public.store_timezones VALUES ('howe', 'Asia/Kolkata') ON CONFLICT DO NOTHING",
+        "INSERT INTO public.store_activity SELECT store_id, timestamp_utc, 'active' FROM public.store_activity ON CONFLICT DO NOTHING",
+    ] {
+        sleeps(&other).await;
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute(sql, &[]).await.unwrap();
+        let wrote = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL, (SELECT count(*) FROM uptally.invalidation
+                     WHERE change_xid = pg_current_xact_id_if_assigned())";
+        let row = transaction.query_one(wrote, &[]).await.unwrap();
+        transaction.commit().await.unwrap();
+        // To make a row that then conflicts, its default is computed, and that is the transaction's number.
+        let may_write = sql.contains("INTO public.store_activity SELECT store_id");
+        assert!(may_write || !row.get::<_, bool>(0), "{sql} wrote");
+        assert_eq!(row.get::<_, i64>(1), 0, "{sql} invalidated");
+        assert!(!rang(&bell).await, "{sql} rang");
+    }
+    daemon.stop().await;
+}
