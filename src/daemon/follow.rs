@@ -18,7 +18,7 @@ const SMALL_BATCH_ROWS: usize = 20_000;
 
 /// A request waits so long for a read that is under way: the read may have begun before what whoever asks has just
 /// written, and the next one sees it. Later it gets the point before the read.
-const READ_PATIENCE: Duration = Duration::from_millis(50);
+const READ_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Pauses while a writer that did not ring is still in flight: short, because one long transaction must
 /// not cost the others their freshness, and growing, because it may be long.

@@ -38,9 +38,9 @@ impl Reading<'_> {
         #[expect(clippy::cast_precision_loss, reason = "an estimate against a bound")]
         let in_order = estimate > batch_rows_max as f64;
         let order = if in_order {
-            "true ORDER BY store_id, timestamp_utc"
+            "ORDER BY store_id, timestamp_utc"
         } else {
-            "true"
+            ""
         };
         self.stream_all(order, batch_rows_max, &mut rollup, &mut pause).await?;
         Ok(rollup)

@@ -1,7 +1,10 @@
 //! Right numbers: what the daemon and its tables say, held against the raw rows.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 use uptally::db::Database;
+use uptally::feed::{self, Cursor};
 use uptally::oracle::report_csv;
 use uptally::report::Source;
 use uptally::rollup::{FUTURE_MAX_US, Limits};
@@ -10,6 +13,7 @@ use uptally::verify::{Verdict, verify};
 use uptally::window::{ClosedTime, Windows};
 
 use super::raw::raw_stores;
+use super::within;
 
 /// All four kinds of report.
 pub const KINDS: [(Windows, ClosedTime); 4] = [
@@ -28,14 +32,29 @@ pub async fn verify_is_clean(database: &Database, now: Timestamp) -> Verdict {
 }
 
 /// The daemon's reports as of an instant are the oracle's, byte for byte. Nobody may be writing.
+///
+/// A report says of which point it is. One that was asked for in the middle of a long read may be of the point before it;
+/// then it is asked for again.
 pub async fn reports_are_right(source: &impl Source, client: &Client, now: Timestamp, as_of: Timestamp) {
+    let present = feed::current(client).await.unwrap();
     let stores = raw_stores(client, now.plus(FUTURE_MAX_US)).await;
     for (windows, closed) in KINDS {
-        let rendered = source.render(Some(as_of), windows, closed).await.unwrap();
-        let csv = String::from_utf8(rendered.csv.to_vec()).unwrap();
+        let mut csv = String::new();
+        within(Duration::from_secs(5), "a report is of the present", async || {
+            let rendered = source.render(Some(as_of), windows, closed).await.unwrap();
+            csv = String::from_utf8(rendered.csv.to_vec()).unwrap();
+            knows_all_of(&rendered.cursors[0].parse().unwrap(), &present)
+        })
+        .await;
         let expected = report_csv(&stores, as_of, windows, closed);
         same_report(&csv, &expected, &format!("{windows:?}, {closed:?} as of {as_of}"));
     }
+}
+
+/// Whether every transaction that is visible at `earlier` is visible at `point`.
+fn knows_all_of(point: &Cursor, earlier: &Cursor) -> bool {
+    let unknown = point.running().iter().copied().chain(point.xmax()..earlier.xmax());
+    unknown.into_iter().all(|xid| earlier.is_new(xid))
 }
 
 /// Fails with the lines that differ.
