@@ -1,0 +1,64 @@
+//! Taking a rollup over from where it is kept: bounds first, then schedules, stores, cells.
+
+use super::state::{DownCell, StoreState};
+use super::{Observation, Rollup, StoreNo, Timeline};
+use crate::schedule::Schedule;
+use crate::time::Timestamp;
+
+impl Rollup {
+    /// Takes over a schedule under the number it has in the ledger.
+    pub fn restore_schedule(&mut self, number: u32, schedule: &Schedule) {
+        self.book.restore(number, schedule);
+    }
+
+    /// Takes over a day of opening time as already written, so that it is not written again.
+    pub fn restore_open_days(&mut self, number: u32, first: Timestamp, last: Timestamp) {
+        self.book.restore_open_days(number, first, last);
+    }
+
+    /// Takes over a store under the number it has in the ledger.
+    pub fn restore_store(
+        &mut self,
+        store: StoreNo,
+        id: &str,
+        schedule: u32,
+        last: Option<Observation>,
+        held_from: Option<Timestamp>,
+    ) {
+        self.ids.restore(store, id);
+        let mut state = StoreState::new(schedule);
+        // The cell that memory begins in the middle of is not restored.
+        let grid = self.book.grid(schedule);
+        state.set_known_from(grid.cell_of(self.memory_from.plus(grid.cell_us() - 1)));
+        if let Some(at) = held_from {
+            self.hold(store, at);
+        }
+        if let Some(last) = last {
+            state.timeline = Timeline::from_newest(&[last], false);
+        }
+        self.place(store, state);
+        self.book.retain(schedule);
+    }
+
+    /// Takes over a cell. Cells of a store must come in order of time.
+    pub fn restore_cell(&mut self, store: StoreNo, cell_start: Timestamp, down_us: u32) {
+        let Some(state) = self.state(store) else { return };
+        let cell = self.book.grid(state.schedule).cell_of(cell_start);
+        if let Some(state) = self.state_mut(store) {
+            state.push_cell(DownCell { cell, down_us });
+        }
+    }
+
+    /// Takes over the bounds; comes first. Returns the instant from which cells are wanted in memory.
+    pub fn restore_bounds(
+        &mut self,
+        covers_from: Option<Timestamp>,
+        truncated: bool,
+        newest: Option<Timestamp>,
+    ) -> Timestamp {
+        self.covers_from = covers_from;
+        self.truncated = truncated;
+        self.count_newest(newest);
+        self.memory_from
+    }
+}
