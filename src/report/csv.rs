@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::rollup::{Snapshot, StoreView, WindowPlan};
+use crate::rollup::{Plan, Snapshot, Sums};
 use crate::time::{HOUR_US, MINUTE_US, Timestamp};
 use crate::window::{ClosedTime, Windows};
 
@@ -14,14 +14,11 @@ use crate::window::{ClosedTime, Windows};
 pub const HEADER: &str = "store_id,uptime_last_hour,uptime_last_day,uptime_last_week,\
                           downtime_last_hour,downtime_last_day,downtime_last_week\n";
 
-/// Unit of each column in microseconds: minutes for the hour, hours for day and week.
-const UNITS_US: [i64; 3] = [MINUTE_US, HOUR_US, HOUR_US];
-
 /// Bytes of a typical row, to size the buffer.
 const ROW_BYTES: usize = 64;
 
 /// Fewer stores than this are not worth another thread.
-const STORES_PER_THREAD_MIN: usize = 20_000;
+const STORES_PER_THREAD_MIN: usize = 4_000;
 
 /// The snapshot's memory does not go back far enough for this instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,42 +88,58 @@ pub fn render(
     Ok(csv)
 }
 
-fn render_rows(snapshot: &Snapshot, plan: &[WindowPlan], closed: ClosedTime, range: Range<usize>, csv: &mut Vec<u8>) {
-    let mut number = itoa::Buffer::new();
+fn render_rows(snapshot: &Snapshot, plan: &Plan, closed: ClosedTime, range: Range<usize>, csv: &mut Vec<u8>) {
     for store in snapshot.stores().skip(range.start).take(range.len()) {
-        if let Some(plan) = plan.get(store.schedule()) {
-            render_row(&store, plan, closed, &mut number, csv);
+        if let Some(sums) = store.sums(plan, closed) {
+            push_row(store.id, sums, csv);
         }
     }
 }
 
-fn render_row(
-    store: &StoreView<'_>,
-    plan: &WindowPlan,
-    closed: ClosedTime,
-    number: &mut itoa::Buffer,
-    csv: &mut Vec<u8>,
-) {
-    let down_us = store.down_us(plan);
-    let whole_us = match closed {
-        ClosedTime::Uptime => plan.length_us,
-        ClosedTime::Excluded => plan.open_us,
-    };
-    push_id(store.id, csv);
-    let up_us = [0, 1, 2].map(|i: usize| whole_us.get(i).unwrap_or(&0) - down_us.get(i).unwrap_or(&0));
-    for (us, unit_us) in up_us.into_iter().zip(UNITS_US).chain(down_us.into_iter().zip(UNITS_US)) {
-        csv.push(b',');
-        push_decimal(us, unit_us, number, csv);
-    }
+fn push_row(id: &str, Sums { down_us, whole_us }: Sums, csv: &mut Vec<u8>) {
+    push_id(id, csv);
+    let [down_hour, down_day, down_week] = down_us;
+    let [hour, day, week] = whole_us;
+    // Units are constants, so that each division is a multiplication.
+    push_decimal::<MINUTE_US>(hour - down_hour, csv);
+    push_decimal::<HOUR_US>(day - down_day, csv);
+    push_decimal::<HOUR_US>(week - down_week, csv);
+    push_decimal::<MINUTE_US>(down_hour, csv);
+    push_decimal::<HOUR_US>(down_day, csv);
+    push_decimal::<HOUR_US>(down_week, csv);
     csv.push(b'\n');
 }
 
-/// Two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
-fn push_decimal(us: i64, unit_us: i64, number: &mut itoa::Buffer, csv: &mut Vec<u8>) {
-    let hundredths = (us * 100 + unit_us / 2) / unit_us;
-    csv.extend_from_slice(number.format(hundredths / 100).as_bytes());
-    let rest = u8::try_from(hundredths % 100).unwrap_or(0);
-    csv.extend_from_slice(&[b'.', b'0' + rest / 10, b'0' + rest % 10]);
+/// A separator and two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
+fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
+    let hundredths = (us * 100 + UNIT_US / 2) / UNIT_US;
+    let mut rest = u32::try_from(hundredths).unwrap_or(0);
+    // From the back: two decimals, the point, at least one digit; ten digits are all that a u32 has.
+    let mut text = [0; 12];
+    let mut start = text.len();
+    let mut put = |byte: u8| {
+        start -= 1;
+        if let Some(place) = text.get_mut(start) {
+            *place = byte;
+        }
+    };
+    let mut digit = || {
+        let last = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        (last, rest)
+    };
+    put(digit().0);
+    put(digit().0);
+    put(b'.');
+    loop {
+        let (byte, rest) = digit();
+        put(byte);
+        if rest == 0 {
+            break;
+        }
+    }
+    put(b',');
+    csv.extend_from_slice(text.get(start..).unwrap_or_default());
 }
 
 /// A text cell. A spreadsheet runs what starts like a formula, so such an id gets a quote in front;
@@ -149,20 +162,24 @@ fn push_id(id: &str, csv: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn decimal(us: i64, unit_us: i64) -> String {
+    fn decimal<const UNIT_US: i64>(us: i64) -> String {
         let mut csv = Vec::new();
-        push_decimal(us, unit_us, &mut itoa::Buffer::new(), &mut csv);
+        push_decimal::<UNIT_US>(us, &mut csv);
         String::from_utf8(csv).unwrap()
     }
 
     #[test]
     fn two_decimals_half_away_from_zero() {
-        assert_eq!(decimal(0, HOUR_US), "0.00");
-        assert_eq!(decimal(HOUR_US, HOUR_US), "1.00");
-        assert_eq!(decimal(18_000_000, HOUR_US), "0.01"); // half a hundredth of an hour
-        assert_eq!(decimal(17_999_999, HOUR_US), "0.00");
-        assert_eq!(decimal(60 * MINUTE_US - 1, MINUTE_US), "60.00");
-        assert_eq!(decimal(168 * HOUR_US, HOUR_US), "168.00");
+        assert_eq!(decimal::<HOUR_US>(0), ",0.00");
+        assert_eq!(decimal::<HOUR_US>(HOUR_US), ",1.00");
+        assert_eq!(decimal::<HOUR_US>(18_000_000), ",0.01"); // half a hundredth of an hour
+        assert_eq!(decimal::<HOUR_US>(17_999_999), ",0.00");
+        assert_eq!(decimal::<MINUTE_US>(60 * MINUTE_US - 1), ",60.00");
+        assert_eq!(decimal::<HOUR_US>(168 * HOUR_US), ",168.00");
+        assert_eq!(
+            decimal::<HOUR_US>(i64::from(u32::MAX) * (HOUR_US / 100)),
+            ",42949672.95"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::dirty::{Dirty, NewSchedule, OpenDay};
-use crate::schedule::{DEFAULT_ZONE, Grid, Openings, Schedule, WeeklyHours};
+use crate::schedule::{DEFAULT_ZONE, Grid, Openings, Schedule, WeeklyHours, Zone};
 use crate::time::{DAY_US, Span, Timestamp};
 use crate::window::WINDOW_REACH_US;
 
@@ -14,8 +14,22 @@ const AHEAD_US: i64 = 9 * DAY_US;
 /// How long a stretch is resolved at once for rows from elsewhere in history.
 const HISTORY_US: i64 = 35 * DAY_US;
 
-/// A schedule and its openings around the newest observation.
-pub(super) type Resolved = (Arc<Schedule>, Arc<Openings>);
+/// What a report needs to know of a schedule.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    pub schedule: Arc<Schedule>,
+    /// Its openings around the newest observation: all schedules are resolved over the same stretch.
+    pub openings: Arc<Openings>,
+    /// Place of its zone in [`Schedules::zones`].
+    pub zone: u32,
+}
+
+/// All schedules by number, and the zones that they are in.
+#[derive(Debug, Default)]
+pub(super) struct Schedules {
+    pub all: Vec<Resolved>,
+    pub zones: Vec<Zone>,
+}
 
 /// Every distinct schedule under a number.
 #[derive(Debug, Default)]
@@ -23,7 +37,7 @@ pub(super) struct ScheduleBook {
     numbers: FxHashMap<Arc<Schedule>, u32>,
     entries: Vec<Entry>,
     resolved_around: Option<Timestamp>,
-    snapshot: Option<Arc<Vec<Resolved>>>,
+    snapshot: Option<Arc<Schedules>>,
 }
 
 #[derive(Debug)]
@@ -167,11 +181,24 @@ impl ScheduleBook {
     }
 
     /// Schedules and their openings by number.
-    pub fn snapshot(&mut self) -> Arc<Vec<Resolved>> {
+    pub fn snapshot(&mut self) -> Arc<Schedules> {
         let entries = &self.entries;
         Arc::clone(self.snapshot.get_or_insert_with(|| {
-            let pair = |entry: &Entry| (Arc::clone(&entry.schedule), Arc::clone(&entry.current));
-            Arc::new(entries.iter().map(pair).collect())
+            let mut schedules = Schedules::default();
+            let mut places: FxHashMap<Zone, u32> = FxHashMap::default();
+            for entry in entries {
+                let zones = &mut schedules.zones;
+                let zone = *places.entry(entry.schedule.zone()).or_insert_with_key(|&zone| {
+                    zones.push(zone);
+                    u32::try_from(zones.len() - 1).unwrap_or(u32::MAX)
+                });
+                schedules.all.push(Resolved {
+                    schedule: Arc::clone(&entry.schedule),
+                    openings: Arc::clone(&entry.current),
+                    zone,
+                });
+            }
+            Arc::new(schedules)
         }))
     }
 

@@ -34,10 +34,13 @@ pub struct Dirty {
     pub truncated: bool,
     /// See [`super::Rollup::newest`].
     pub newest: Option<Timestamp>,
+    /// Stores of which anything changed, one bit each: most rows of a feed change no cell.
+    marked: Vec<u64>,
+    /// What changed of them beside their row.
     pending: FxHashMap<StoreNo, Pending>,
 }
 
-/// What changed of one store, while it gathers.
+/// What changed of one store's cells, while it gathers.
 #[derive(Debug, Default)]
 struct Pending {
     /// All cells lose their rows first.
@@ -107,7 +110,7 @@ pub struct CellChange {
 impl Dirty {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.marked.is_empty()
             && self.schedules.is_empty()
             && self.open_days.is_empty()
             && self.removed.is_empty()
@@ -121,8 +124,21 @@ impl Dirty {
         self.stores.len() + self.cells.len()
     }
 
+    /// A store's row changed. Whoever changes its cells calls this too.
     pub(super) fn mark(&mut self, store: StoreNo) {
-        self.pending.entry(store).or_default();
+        let (word, bit) = (store as usize / 64, store % 64);
+        if self.marked.len() <= word {
+            self.marked.resize(word + 1, 0);
+        }
+        if let Some(word) = self.marked.get_mut(word) {
+            *word |= 1 << bit;
+        }
+    }
+
+    fn unmark(&mut self, store: StoreNo) {
+        if let Some(word) = self.marked.get_mut(store as usize / 64) {
+            *word &= !(1 << (store % 64));
+        }
     }
 
     pub(super) fn put(&mut self, store: StoreNo, cell: i32, down_us: u32) {
@@ -147,39 +163,42 @@ impl Dirty {
     }
 
     pub(super) fn remove(&mut self, store: StoreNo) {
+        self.unmark(store);
         self.pending.remove(&store);
         self.removed.push(store);
     }
 
-    /// Turns what gathered into rows. `row` gives a store's row and grid, None if it is gone.
+    /// Turns what gathered into rows, by number of the store: the tables' pages and their indexes are each touched
+    /// once. `row` gives a store's row and grid, None if it is gone.
     pub(super) fn resolve(&mut self, row: impl Fn(StoreNo) -> Option<(StoreRow, Grid)>) {
-        let mut pending: Vec<_> = self.pending.drain().collect();
-        // In key order the tables' pages and their indexes are each touched once.
-        pending.sort_unstable_by_key(|&(store, _)| store);
-        for (
-            store,
-            Pending {
-                clear_all,
-                cleared,
-                cells,
-            },
-        ) in pending
-        {
-            let Some((row, grid)) = row(store) else { continue };
-            self.stores.push(row);
-            if clear_all {
-                self.cleared.push(ClearedStretch { store, stretch: None });
+        for (first, mut word) in (0..).step_by(64).zip(std::mem::take(&mut self.marked)) {
+            while word != 0 {
+                let store: StoreNo = first + word.trailing_zeros();
+                word &= word - 1;
+                let Some((row, grid)) = row(store) else { continue };
+                self.stores.push(row);
+                if let Some(pending) = self.pending.remove(&store) {
+                    self.resolve_cells(store, pending, grid);
+                }
             }
-            let stretches = cleared.into_iter().map(|stretch| ClearedStretch {
-                store,
-                stretch: Some(stretch),
-            });
-            self.cleared.extend(stretches);
-            self.cells.extend(cells.into_iter().map(|(cell, down_us)| CellChange {
-                store,
-                cell_start: grid.cell_start(cell),
-                down_us,
-            }));
         }
+        debug_assert!(self.pending.is_empty(), "cells of stores that are not marked");
+    }
+
+    fn resolve_cells(&mut self, store: StoreNo, pending: Pending, grid: Grid) {
+        let Pending {
+            clear_all,
+            cleared,
+            cells,
+        } = pending;
+        let all = clear_all.then_some(None);
+        let stretches = all.into_iter().chain(cleared.into_iter().map(Some));
+        self.cleared
+            .extend(stretches.map(|stretch| ClearedStretch { store, stretch }));
+        self.cells.extend(cells.into_iter().map(|(cell, down_us)| CellChange {
+            store,
+            cell_start: grid.cell_start(cell),
+            down_us,
+        }));
     }
 }

@@ -15,6 +15,7 @@
 mod book;
 mod dirty;
 mod ids;
+mod leaves;
 mod restore;
 mod snapshot;
 mod state;
@@ -22,7 +23,7 @@ mod timeline;
 
 pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 pub use ids::StoreIndex;
-pub use snapshot::{Snapshot, StoreView, WindowPlan};
+pub use snapshot::{Plan, Snapshot, StoreView, Sums};
 pub use state::DownCell;
 pub use timeline::{RECENT_MAX, Timeline};
 
@@ -33,7 +34,8 @@ use rustc_hash::FxHashMap;
 
 use self::book::ScheduleBook;
 use self::ids::Ids;
-use self::state::{Leaf, STORES_PER_LEAF, StoreState};
+use self::leaves::Leaves;
+use self::state::StoreState;
 use self::timeline::Observed;
 use crate::schedule::{DEFAULT_ZONE, Grid, Schedule, WeeklyHours};
 use crate::store::Status;
@@ -123,7 +125,7 @@ pub struct Rollup {
     limits: Limits,
     ids: Ids,
     book: ScheduleBook,
-    leaves: Vec<Arc<Leaf>>,
+    leaves: Leaves,
     /// Latest observation that is counted; `as_of=latest`.
     newest: Option<Timestamp>,
     /// The newest observation went away; the newest that is left is not known yet.
@@ -150,7 +152,7 @@ impl Rollup {
             limits,
             ids: Ids::default(),
             book: ScheduleBook::default(),
-            leaves: Vec::new(),
+            leaves: Leaves::default(),
             newest: None,
             newest_stale: false,
             covers_from: None,
@@ -173,8 +175,8 @@ impl Rollup {
         if !self.newest_stale {
             return self.newest;
         }
-        let lasts = self.leaves.iter().flat_map(|leaf| leaf.stores());
-        lasts
+        let stores = self.leaves.stores();
+        stores
             .filter_map(|state| state.timeline.last())
             .map(|last| last.at)
             .max()
@@ -241,7 +243,7 @@ impl Rollup {
     pub fn enroll(&mut self, id: &str, schedule: &Schedule) -> StoreNo {
         let schedule = self.book.intern(schedule);
         let store = self.ids.add(id);
-        self.place(store, StoreState::new(schedule));
+        self.leaves.place(store, StoreState::new(schedule));
         self.book.retain(schedule);
         self.mark(store);
         store
@@ -376,8 +378,8 @@ impl Rollup {
             read_from
         };
         let cells = grid.cell_of(start)..grid.cell_of(end.plus(-1)) + 1;
-        if let Some(state) = self.state_mut(store) {
-            state.replace_cells(cells.clone(), &down);
+        if let Some(leaf) = self.leaves.of_mut(store) {
+            leaf.replace_cells(store, cells.clone(), &down);
         }
         if self.limits.track_dirty {
             let stretch = Span::new(grid.cell_start(cells.start), grid.cell_start(cells.end));
@@ -396,9 +398,7 @@ impl Rollup {
         let Some(state) = self.state(store) else { return };
         let old = state.schedule;
         self.set_timeline(store, Timeline::default());
-        if let Some(state) = self.state_mut(store) {
-            *state = StoreState::new(schedule);
-        }
+        self.leaves.place(store, StoreState::new(schedule));
         self.book.retain(schedule);
         self.book.release(old);
         if self.limits.track_dirty {
@@ -409,7 +409,7 @@ impl Rollup {
         let last_counted = observations.iter().rev().find(|o| o.at < self.future_limit());
         let keep_from = self.keep_from(grid, last_counted.map_or(first, |o| o.at));
         if let Some(state) = self.state_mut(store) {
-            state.set_known_from(keep_from);
+            state.known_from = keep_from;
         }
         let all = ReadBack {
             store,
@@ -428,12 +428,13 @@ impl Rollup {
 
     /// What is kept of a store.
     pub fn kept(&self, id: &str) -> Option<Kept<'_>> {
-        let state = self.state(self.find(id)?)?;
+        let store = self.find(id)?;
+        let state = self.state(store)?;
         Some(Kept {
             schedule: state.schedule,
             grid: self.book.grid(state.schedule),
             last: state.timeline.last(),
-            cells: state.cells(),
+            cells: self.leaves.of(store)?.cells(store),
         })
     }
 
@@ -448,15 +449,15 @@ impl Rollup {
         self.book.release(state.schedule);
         self.release(store);
         self.set_timeline(store, Timeline::default());
-        self.place(store, StoreState::new(0));
+        self.leaves.place(store, StoreState::new(0));
         self.ids.remove(store);
         if self.limits.track_dirty {
             self.dirty.remove(store);
         }
     }
 
-    /// An immutable view of this point. Costs a clone of one pointer per 64 stores, and
-    /// later a copy of each leaf that is written while the view is held.
+    /// An immutable view of this point. Costs a clone of one pointer per 4,096 stores, and later a copy of each
+    /// leaf of 32 stores that is written while the view is held.
     pub fn snapshot(&mut self) -> Snapshot {
         self.refresh_newest();
         let around = self.newest.unwrap_or(self.now);
@@ -526,24 +527,26 @@ impl Rollup {
         self.count_newest(Some(observation.at));
         self.extend_coverage(observation.at);
         let covers_from = self.covers_from.unwrap_or(observation.at);
-        let Some(leaf) = self.leaves.get_mut(leaf_of(store)) else {
+        let Some(leaf) = self.leaves.of_mut(store) else {
             return true;
         };
-        let Some(state) = Arc::make_mut(leaf).store_mut(store) else {
+        let Some(state) = leaf.store_mut(store) else {
             return true;
         };
         let (book, dirty, track) = (&mut self.book, &mut self.dirty, self.limits.track_dirty);
         let schedule = state.schedule;
         let grid = book.grid(schedule);
-        let known_from = state.known_from();
+        let known_from = state.known_from;
         let Some(Observed { changed, flip, settle }) = state.timeline.insert(observation, grid, known_from) else {
             return false;
         };
         if !changed {
             return true;
         }
+        let mut wrote = false;
         let mut write = |cell: i32, delta_us: i64| {
-            let down_us = state.change_cell(cell, delta_us);
+            wrote = true;
+            let down_us = leaf.change_cell(store, cell, delta_us);
             if track {
                 dirty.put(store, cell, down_us);
             }
@@ -556,11 +559,12 @@ impl Rollup {
             let sign = if status == Status::Inactive { 1 } else { -1 };
             book.for_each_open(schedule, clip(span), |cell, us| write(cell, sign * us));
         }
-        let day = i32::try_from(grid.cells_per_day()).unwrap_or(24);
-        state.trim(
-            grid.cell_of(self.memory_from).min(grid.cell_of(observation.at) - day),
-            2 * day,
-        );
+        // Cells come in by writes alone, so only a write can make them too many; most rows need not touch them at all.
+        if wrote {
+            let day = i32::try_from(grid.cells_per_day()).unwrap_or(24);
+            let from = grid.cell_of(self.memory_from).min(grid.cell_of(observation.at) - day);
+            leaf.trim(store, from, 2 * day);
+        }
         if track {
             dirty.mark(store);
         }
@@ -618,20 +622,11 @@ impl Rollup {
 
     fn state(&self, store: StoreNo) -> Option<&StoreState> {
         self.ids.id(store)?;
-        self.leaves.get(leaf_of(store))?.store(store)
+        self.leaves.of(store)?.store(store)
     }
 
     fn state_mut(&mut self, store: StoreNo) -> Option<&mut StoreState> {
-        Arc::make_mut(self.leaves.get_mut(leaf_of(store))?).store_mut(store)
-    }
-
-    fn place(&mut self, store: StoreNo, state: StoreState) {
-        while self.leaves.len() <= leaf_of(store) {
-            self.leaves.push(Arc::default());
-        }
-        if let Some(leaf) = self.leaves.get_mut(leaf_of(store)) {
-            Arc::make_mut(leaf).place(store, state);
-        }
+        self.leaves.of_mut(store)?.store_mut(store)
     }
 
     fn mark(&mut self, store: StoreNo) {
@@ -639,8 +634,4 @@ impl Rollup {
             self.dirty.mark(store);
         }
     }
-}
-
-fn leaf_of(store: StoreNo) -> usize {
-    store as usize / STORES_PER_LEAF
 }

@@ -29,14 +29,14 @@ impl Rollup {
         let mut state = StoreState::new(schedule);
         // The cell that memory begins in the middle of is not restored.
         let grid = self.book.grid(schedule);
-        state.set_known_from(grid.cell_of(self.memory_from.plus(grid.cell_us() - 1)));
+        state.known_from = grid.cell_of(self.memory_from.plus(grid.cell_us() - 1));
         if let Some(at) = held_from {
             self.hold(store, at);
         }
         if let Some(last) = last {
             state.timeline = Timeline::from_newest(&[last], false);
         }
-        self.place(store, state);
+        self.leaves.place(store, state);
         self.book.retain(schedule);
     }
 
@@ -44,8 +44,8 @@ impl Rollup {
     pub fn restore_cell(&mut self, store: StoreNo, cell_start: Timestamp, down_us: u32) {
         let Some(state) = self.state(store) else { return };
         let cell = self.book.grid(state.schedule).cell_of(cell_start);
-        if let Some(state) = self.state_mut(store) {
-            state.push_cell(DownCell { cell, down_us });
+        if let Some(leaf) = self.leaves.of_mut(store) {
+            leaf.push_cell(store, DownCell { cell, down_us });
         }
     }
 

@@ -1,23 +1,24 @@
 //! An immutable view of the rollup at one point of the change stream, and the sums of a report.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::book::Resolved;
+use super::book::Schedules;
 use super::ids::IdSnapshot;
-use super::state::{Leaf, STORES_PER_LEAF, StoreState};
+use super::leaves::{Leaves, kept_down_us};
+use super::state::{DownCell, StoreState};
 use super::{Observation, StoreNo};
-use crate::schedule::{Openings, Schedule};
+use crate::schedule::{Grid, Openings, Zone};
 use crate::store::Status;
 use crate::time::{Span, Timestamp};
-use crate::window::{WINDOW_REACH_US, WindowSpans, Windows};
+use crate::window::{ClosedTime, WINDOW_REACH_US, WindowSpans, Windows};
 
 /// All stores at one point. Cheap to clone, never changes, blocks nobody.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub(super) ids: IdSnapshot,
-    pub(super) leaves: Vec<Arc<Leaf>>,
-    pub(super) schedules: Arc<Vec<Resolved>>,
+    pub(super) leaves: Leaves,
+    pub(super) schedules: Arc<Schedules>,
     pub(super) newest: Option<Timestamp>,
     pub(super) memory_from: Timestamp,
     pub(super) earliest_as_of: Timestamp,
@@ -29,19 +30,34 @@ pub struct StoreView<'a> {
     /// Its id.
     pub id: &'a str,
     state: &'a StoreState,
+    cells: &'a [DownCell],
+    schedules: &'a Schedules,
 }
 
-/// Opening time and cells of one schedule's windows: hour, day, week.
+/// The windows of a report (hour, day, week) in every zone that a store is in.
 #[derive(Debug)]
-pub struct WindowPlan {
-    /// Lengths in microseconds.
-    pub length_us: [i64; 3],
-    /// Opening time in microseconds.
-    pub open_us: [i64; 3],
-    cells: [Range<i32>; 3],
+pub struct Plan {
+    zones: Vec<ZoneWindows>,
+    /// Openings by number of the schedule, where those of the snapshot do not reach: far from the newest observation.
+    far: Option<Vec<Openings>>,
+}
+
+/// The windows in one zone.
+#[derive(Debug)]
+struct ZoneWindows {
+    grid: Grid,
     spans: [Span; 3],
-    openings: Arc<Openings>,
-    schedule: Arc<Schedule>,
+    cells: [Range<i32>; 3],
+    length_us: [i64; 3],
+}
+
+/// The sums of one store over the windows hour, day and week, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// Downtime inside opening hours.
+    pub down_us: [i64; 3],
+    /// What downtime is a part of: the length of the windows, or the opening time in them.
+    pub whole_us: [i64; 3],
 }
 
 impl Snapshot {
@@ -72,83 +88,93 @@ impl Snapshot {
 
     /// All stores in the bytewise order of their ids.
     pub fn stores(&self) -> impl ExactSizeIterator<Item = StoreView<'_>> {
-        self.ids.sorted.iter().map(|&store| StoreView {
-            id: self
-                .ids
-                .names
-                .get(store as usize)
-                .and_then(Option::as_deref)
-                .unwrap_or_default(),
-            state: self.state(store),
+        self.ids.sorted.iter().map(|&store| {
+            let (state, cells) = self.state(store);
+            let id = self.ids.names.get(store as usize).and_then(Option::as_deref);
+            StoreView {
+                id: id.unwrap_or_default(),
+                state,
+                cells,
+                schedules: &self.schedules,
+            }
         })
     }
 
-    /// The windows of every schedule as of an instant, by the number of the schedule.
-    pub fn plan(&self, as_of: Timestamp, windows: Windows) -> Vec<WindowPlan> {
-        self.schedules
+    /// The windows of a report as of an instant.
+    pub fn plan(&self, as_of: Timestamp, windows: Windows) -> Plan {
+        let Schedules { all, zones } = &*self.schedules;
+        let zones: Vec<_> = zones
             .iter()
-            .map(|(schedule, openings)| WindowPlan::new(schedule, openings, as_of, windows))
-            .collect()
+            .map(|&zone| ZoneWindows::new(zone, as_of, windows))
+            .collect();
+        let reach = |zone: u32| {
+            let spans = zones.get(zone as usize).map_or(&[][..], |zone| &zone.spans);
+            let start = spans.iter().map(|span| span.start).min().unwrap_or(as_of);
+            Span::new(start, spans.iter().map(|span| span.end).max().unwrap_or(as_of))
+        };
+        // All are resolved over the same stretch, so in a fleet that is alive the first answers for all of a zone.
+        let near = all.iter().all(|resolved| resolved.openings.knows(reach(resolved.zone)));
+        let far = (!near).then(|| {
+            all.iter()
+                .map(|resolved| Openings::new(&resolved.schedule, reach(resolved.zone)))
+                .collect()
+        });
+        Plan { zones, far }
     }
 
-    fn state(&self, store: StoreNo) -> &StoreState {
-        static VACANT: std::sync::LazyLock<StoreState> = std::sync::LazyLock::new(|| StoreState::new(0));
-        let leaf = self.leaves.get(store as usize / STORES_PER_LEAF);
-        leaf.and_then(|leaf| leaf.store(store)).unwrap_or(&VACANT)
+    fn state(&self, store: StoreNo) -> (&StoreState, &[DownCell]) {
+        static VACANT: LazyLock<StoreState> = LazyLock::new(|| StoreState::new(0));
+        let leaf = self.leaves.of(store);
+        leaf.and_then(|leaf| Some((leaf.store(store)?, leaf.cells(store))))
+            .unwrap_or((&VACANT, &[]))
     }
 }
 
-impl WindowPlan {
-    fn new(schedule: &Arc<Schedule>, openings: &Arc<Openings>, as_of: Timestamp, windows: Windows) -> Self {
-        let zone = schedule.zone();
+impl ZoneWindows {
+    fn new(zone: Zone, as_of: Timestamp, windows: Windows) -> Self {
         let grid = zone.grid();
-        let windows = WindowSpans::new(zone, as_of, windows);
-        let reach = windows.reach();
-        // Far from the newest observation (a data set that stands still, as of now) nothing is resolved.
-        let openings = if openings.knows(reach) {
-            Arc::clone(openings)
-        } else {
-            Arc::new(Openings::new(schedule, reach))
-        };
-        let spans = windows.all();
-        WindowPlan {
-            length_us: spans.map(Span::len_us),
-            open_us: spans.map(|span| openings.open_us(span)),
-            cells: spans.map(|span| grid.cell_of(span.start)..grid.cell_of(span.end)),
+        let spans = WindowSpans::new(zone, as_of, windows).all();
+        ZoneWindows {
+            grid,
             spans,
-            openings,
-            schedule: Arc::clone(schedule),
+            cells: spans.map(|span| grid.cell_of(span.start)..grid.cell_of(span.end)),
+            length_us: spans.map(Span::len_us),
         }
     }
 }
 
 impl StoreView<'_> {
-    /// Number of the store's schedule: the index of its plan.
-    pub fn schedule(&self) -> usize {
-        self.state.schedule as usize
-    }
-
     /// The newest observation.
     pub fn last(&self) -> Option<Observation> {
         self.state.timeline.last()
     }
 
-    /// Downtime inside opening hours in each window, in microseconds.
-    pub fn down_us(&self, plan: &WindowPlan) -> [i64; 3] {
-        let mut down_us = plan.cells.clone().map(|cells| self.state.kept_down_us(cells));
+    /// The sums of a report. None only if the plan is another snapshot's.
+    pub fn sums(&self, plan: &Plan, closed: ClosedTime) -> Option<Sums> {
+        let resolved = self.schedules.all.get(self.state.schedule as usize)?;
+        let windows = plan.zones.get(resolved.zone as usize)?;
+        let openings = match &plan.far {
+            None => &*resolved.openings,
+            Some(far) => far.get(self.state.schedule as usize)?,
+        };
+        let mut down_us = kept_down_us(self.cells, &windows.cells);
         if let Some(Observation {
             at,
             status: Status::Inactive,
         }) = self.last()
         {
-            let settled_to = plan.schedule.zone().grid().cell_end_after(at);
-            for (down_us, span) in down_us.iter_mut().zip(plan.spans) {
+            let settled_to = windows.grid.cell_end_after(at);
+            for (down_us, span) in down_us.iter_mut().zip(windows.spans) {
                 let rest = Span::new(span.start.max(settled_to), span.end);
                 if !rest.is_empty() {
-                    *down_us += plan.openings.open_us(rest);
+                    *down_us += openings.open_us(rest);
                 }
             }
         }
-        down_us
+        let whole_us = match closed {
+            ClosedTime::Uptime => windows.length_us,
+            ClosedTime::Excluded => windows.spans.map(|span| openings.open_us(span)),
+        };
+        Some(Sums { down_us, whole_us })
     }
 }
