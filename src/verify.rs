@@ -107,7 +107,7 @@ pub async fn verify(
         .batch_execute("SET statement_timeout = 0")
         .await
         .map_err(DbError::from)?;
-    let reading = Reading::start(&mut session.client, Scope::InputsAndRollup).await?;
+    let reading = Reading::start(&mut session, Scope::InputsAndRollup).await?;
     let limits = Limits {
         track_dirty: false,
         keep_from: Some(Timestamp::MIN),

@@ -230,11 +230,11 @@ async fn a_fenced_daemon_cannot_write() {
 
     // The same at the ledger: all of a flush is refused, and the successor's is not.
     let mut session = database.connect("test").await.unwrap();
-    let reading = Reading::start(&mut session.client, Scope::Inputs).await.unwrap();
+    let reading = Reading::start(&mut session, Scope::Inputs).await.unwrap();
     let mut rollup = reading.rebuild(Limits::default(), NOW, 1_000, || ()).await.unwrap();
     let flush = Flush {
         dirty: rollup.take_dirty(),
-        cursor: reading.finish().await.unwrap(),
+        cursor: reading.finish(),
         replace: true,
         drop_before: None,
     };

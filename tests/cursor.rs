@@ -84,7 +84,7 @@ struct BySnapshot {
 
 impl BySnapshot {
     async fn read(&mut self, session: &mut Session) {
-        let reading = Reading::start(&mut session.client, Scope::Inputs).await.unwrap();
+        let reading = Reading::start(session, Scope::Inputs).await.unwrap();
         let delta = reading.delta(&self.cursor, &StoreIndex::default()).await.unwrap();
         // The same by the definition, row by row.
         let sql = "SELECT store_id, change_xid::text FROM public.store_activity";
@@ -103,7 +103,7 @@ impl BySnapshot {
         for store in new {
             assert!(self.seen.insert(store), "a row came twice");
         }
-        self.cursor = reading.finish().await.unwrap();
+        self.cursor = reading.finish();
     }
 }
 

@@ -148,7 +148,7 @@ async fn it_rings_once_when_asleep_and_not_under_a_steady_stream() {
 }
 
 #[tokio::test]
-async fn a_statement_of_no_rows_neither_rings_nor_writes() {
+async fn a_statement_of_no_rows_writes_nothing_and_leaves_the_follower_asleep() {
     let server = TestDatabase::start().await;
     let mut client = server.connect().await;
     let (bell, other) = (listener(&server).await, server.connect().await);
@@ -179,7 +179,12 @@ async fn a_statement_of_no_rows_neither_rings_nor_writes() {
         let may_write = sql.contains("INTO public.store_activity SELECT store_id");
         assert!(may_write || !row.get::<_, bool>(0), "{sql} wrote");
         assert_eq!(row.get::<_, i64>(1), 0, "{sql} invalidated");
-        assert!(!rang(&bell).await, "{sql} rang");
+        // Whether a row came is not asked for status rows: that would cost every statement more than a needless bell
+        // costs the few that insert or update nothing while the follower sleeps.
+        let may_ring =
+            sql.starts_with("INSERT INTO public.store_activity") || sql.starts_with("UPDATE public.store_activity");
+        let rang = rang(&bell).await;
+        assert!(may_ring || !rang, "{sql} rang");
     }
     daemon.stop().await;
 }

@@ -338,7 +338,7 @@ async fn rows_stamped_by_another_database() {
     // Rows that are stamped with a transaction of the far future are not new over and over.
     let mut session = feed.database.connect("test").await.unwrap();
     let point = feed.daemon.handle.point().await.unwrap();
-    let reading = Reading::start(&mut session.client, Scope::Inputs).await.unwrap();
+    let reading = Reading::start(&mut session, Scope::Inputs).await.unwrap();
     let delta = reading
         .delta(&point.cursor, &uptally::rollup::StoreIndex::default())
         .await

@@ -418,7 +418,7 @@ fn mentions(code: &str, name: &str) -> bool {
 
 /// Whether a file defines an item, a variant, a table, a view, a function or a constraint of this name.
 fn defines(text: &str, name: &str) -> bool {
-    const BEFORE: [&str; 10] = [
+    const BEFORE: [&str; 11] = [
         "fn",
         "struct",
         "enum",
@@ -429,6 +429,7 @@ fn defines(text: &str, name: &str) -> bool {
         "VIEW",
         "FUNCTION",
         "CONSTRAINT",
+        "TRIGGER",
     ];
     let words: Vec<&str> = text
         .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))

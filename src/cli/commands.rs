@@ -265,12 +265,12 @@ async fn rebuild_at(config: &Config, database: &Database) -> anyhow::Result<usiz
         .batch_execute("SET statement_timeout = 0")
         .await
         .map_err(DbError::from)?;
-    let reading = Reading::start(&mut session.client, Scope::Inputs).await?;
+    let reading = Reading::start(&mut session, Scope::Inputs).await?;
     let now = Clock::System.now();
     let mut rollup = reading
         .rebuild(limits(config), now, config.feed.batch_rows_max, || ())
         .await?;
-    let cursor = reading.finish().await?;
+    let cursor = reading.finish();
     let flush = Flush {
         dirty: rollup.take_dirty(),
         cursor,

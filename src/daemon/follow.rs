@@ -20,6 +20,12 @@ const SMALL_BATCH_ROWS: usize = 20_000;
 /// written, and the next one sees it. Later it gets the point before the read.
 const READ_PATIENCE: Duration = Duration::from_millis(100);
 
+/// While rows stream in, looking for them takes at most this part of the time, so that writers on the same machine
+/// keep the rest: a look that took 1 ms is followed by a pause of 10.
+const READ_PAUSE_FACTOR: u32 = 10;
+/// But rows are never left lying for longer than this.
+const READ_PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// Pauses while a writer that did not ring is still in flight: short, because one long transaction must
 /// not cost the others their freshness, and growing, because it may be long.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -30,8 +36,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A flush takes at most this part of the time, however slow it is: after one of 300 ms the next waits for
-/// ten times as long.
-const FLUSH_PAUSE_FACTOR: u32 = 10;
+/// twenty times as long.
+const FLUSH_PAUSE_FACTOR: u32 = 20;
 /// But the tables are never older than this, and what a restart reads again is bounded.
 const FLUSH_PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -47,6 +53,8 @@ pub(super) struct Following<'a> {
     doorbell: Doorbell,
     flusher: Flusher,
     heartbeat_due: Instant,
+    /// The last look found rows, so the next one probably will.
+    streaming: bool,
 }
 
 /// The ledger, at rest or flushing in a task of its own.
@@ -85,7 +93,7 @@ impl<'a> Following<'a> {
             .batch_execute("SET statement_timeout = 0")
             .await
             .map_err(DbError::from)?;
-        let reading = Reading::start(&mut reader.client, Scope::InputsAndRollup).await?;
+        let reading = Reading::start(&mut reader, Scope::InputsAndRollup).await?;
         let now = clock.now();
         let (rollup, cursor, replace) = match Loaded::load(&reading, settings.limits, now).await? {
             Ok(Loaded { rollup, cursor }) => (rollup, cursor, false),
@@ -116,6 +124,7 @@ impl<'a> Following<'a> {
             doorbell,
             flusher: Flusher::new(ledger, replace),
             heartbeat_due: Instant::now() + HEARTBEAT_EVERY,
+            streaming: false,
         })
     }
 
@@ -129,13 +138,15 @@ impl<'a> Following<'a> {
         let mut refused_pause = REFUSED_PAUSE_MIN;
         loop {
             self.doorbell.wake_up().await?;
-            if self.read(requests).await? {
+            let began = Instant::now();
+            let mut rest = self.settings.awake_interval;
+            if self.read(requests, self.streaming).await? {
+                rest = rest.max((began.elapsed() * READ_PAUSE_FACTOR).min(READ_PAUSE_MAX));
                 awake_until = Instant::now() + self.settings.awake_for;
                 refused_pause = REFUSED_PAUSE_MIN;
             }
             let woken = if Instant::now() < awake_until {
-                self.pause(self.settings.awake_interval, false, requests, shutdown)
-                    .await?
+                self.pause(rest, false, requests, shutdown).await?
             } else if self.doorbell.wake() == Wake::Poll {
                 self.pause(self.settings.poll_interval, false, requests, shutdown)
                     .await?
@@ -147,7 +158,7 @@ impl<'a> Following<'a> {
                         woken
                     }
                     // A writer that did not ring had committed before the key was ours: this read sees it.
-                    Sleep::Granted if self.read(requests).await? => Woken::Rung,
+                    Sleep::Granted if self.read(requests, false).await? => Woken::Rung,
                     Sleep::Granted => {
                         metrics::counter!("uptally_feed_sleeps_total").increment(1);
                         refused_pause = REFUSED_PAUSE_MIN;
@@ -158,34 +169,34 @@ impl<'a> Following<'a> {
             };
             match woken {
                 Woken::Shutdown => return self.flush_last().await,
-                Woken::Rung => awake_until = Instant::now() + self.settings.awake_for,
-                Woken::Rested => {}
+                // A bell means rows that the next look finds; those keep us awake, a bell for nothing does not.
+                Woken::Rung | Woken::Rested => {}
             }
         }
     }
 
-    /// Brings the rollup to the present. True if there was something new.
-    async fn read(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<bool, DaemonError> {
+    /// Brings the rollup to the present. True if there was something new. `expected`: something probably is, so that
+    /// asking first whether anything changed would only be one question more.
+    async fn read(&mut self, requests: &mut mpsc::Receiver<Request>, expected: bool) -> Result<bool, DaemonError> {
         let began = Instant::now();
         let due = self.rollup.set_now(self.clock.now());
-        if due.is_empty() && feed::current(&self.reader.client).await? == self.cursor {
+        if due.is_empty() && !expected && feed::current(&self.reader.client).await? == self.cursor {
+            self.streaming = false;
             self.is_current(began);
             return Ok(false);
         }
-        let reading = Reading::start(&mut self.reader.client, Scope::Inputs).await?;
-        reading.repair(due, &mut self.rollup).await?;
         let index = self.rollup.index();
-        let delta = {
+        let (reading, delta) = {
             let (rollup, cursor) = (&mut self.rollup, &self.cursor);
-            let reading_delta = reading.delta(cursor, &index);
-            tokio::pin!(reading_delta);
+            let looking = Reading::look(&mut self.reader, cursor, &index);
+            tokio::pin!(looking);
             // Reading a large delta takes a while and changes nothing: who asks gets the present.
             let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
             tokio::pin!(patience);
             loop {
                 tokio::select! {
                     biased;
-                    delta = &mut reading_delta => break delta?,
+                    looked = &mut looking => break looked?,
                     () = &mut patience, if !patience.is_elapsed() => {}
                     Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
                 }
@@ -216,9 +227,11 @@ impl<'a> Following<'a> {
                 .await?;
             self.flusher.replace = true;
         } else {
+            reading.repair(due, &mut self.rollup).await?;
             reading.apply(delta, &mut self.rollup, pause).await?;
         }
-        self.cursor = reading.finish().await?;
+        self.cursor = reading.finish();
+        self.streaming = changed;
         self.is_current(began);
         if changed {
             metrics::counter!("uptally_feed_reads_total").increment(1);
@@ -261,15 +274,12 @@ impl<'a> Following<'a> {
                 biased;
                 () = asked(shutdown) => return Ok(Woken::Shutdown),
                 Some(request) = requests.recv() => {
-                    // What was committed before the question belongs into the answer.
-                    self.doorbell.wake_up().await?;
-                    if self.read(requests).await? {
-                        answer(request, || self.point());
-                        return Ok(Woken::Rung);
-                    }
+                    // What was committed before the question belongs into the answer. Looking does not need us awake:
+                    // who writes meanwhile rings, and the bell stays rung.
+                    let changed = self.read(requests, true).await?;
                     answer(request, || self.point());
-                    if asleep {
-                        return Ok(Woken::Rested);
+                    if changed {
+                        return Ok(Woken::Rung);
                     }
                 }
                 () = self.doorbell.rung(), if asleep => {

@@ -43,14 +43,14 @@ pub async fn point(
         .batch_execute("SET statement_timeout = 0")
         .await
         .map_err(DbError::from)?;
-    let reading = Reading::start(&mut session.client, Scope::InputsAndRollup).await?;
+    let reading = Reading::start(&mut session, Scope::InputsAndRollup).await?;
     let limits = Limits {
         track_dirty: false,
         ..limits
     };
     let mut rollup = load_or_rebuild(&reading, limits, now, batch_rows_max).await?;
     let snapshot = rollup.snapshot();
-    let cursor = reading.finish().await?;
+    let cursor = reading.finish();
     Ok(Point { snapshot, cursor })
 }
 

@@ -7,15 +7,16 @@ mod types;
 
 pub use types::WallTime;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use refinery::Target;
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, GenericClient, NoTls, Statement};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -42,7 +43,7 @@ pub enum DbError {
     #[error("{}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// The schema could not be brought up to date.
-    #[error("the schema could not be brought up to date")]
+    #[error("the schema could not be brought up to date: {0}")]
     Migration(#[from] Box<refinery::Error>),
     /// A host elsewhere without an explicit word on encryption.
     #[error(
@@ -152,7 +153,11 @@ impl Database {
             }
             bell.notify_one();
         });
-        Ok(Session { client, notified })
+        Ok(Session {
+            client,
+            notified,
+            statements: Statements::default(),
+        })
     }
 
     /// Brings the schema up to date, unless it is: a daemon whose role may not change it needs no more than that.
@@ -225,6 +230,30 @@ pub struct Session {
     pub client: Client,
     /// Flagged when a notification came in on this session, and when the session ended.
     pub notified: Arc<Notify>,
+    /// For statements that come again and again.
+    pub statements: Statements,
+}
+
+/// Prepared statements of one session, by their text.
+///
+/// Bounded by the texts in this program: each is prepared once, at its first use.
+#[derive(Debug, Default)]
+pub struct Statements(Mutex<FxHashMap<&'static str, Statement>>);
+
+impl Statements {
+    /// The prepared statement of a text. `client`: the session's, or a transaction on it.
+    pub async fn get(&self, client: &impl GenericClient, sql: &'static str) -> Result<Statement, DbError> {
+        if let Some(statement) = self.lock().get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = client.prepare(sql).await?;
+        self.lock().insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<&'static str, Statement>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Session {

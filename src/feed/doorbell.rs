@@ -80,22 +80,22 @@ impl Doorbell {
 
     /// Tries to take the key. It must be followed by a read in a statement of its own.
     pub async fn fall_asleep(&mut self) -> Result<Sleep, DbError> {
-        let row = self
-            .session
-            .client
-            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&DOORBELL_KEY])
+        let Session { client, statements, .. } = &self.session;
+        let lock = statements
+            .get(client, "SELECT pg_catalog.pg_try_advisory_lock($1)")
             .await?;
-        self.asleep = row.try_get(0)?;
+        self.asleep = client.query_one(&lock, &[&DOORBELL_KEY]).await?.try_get(0)?;
         Ok(if self.asleep { Sleep::Granted } else { Sleep::Refused })
     }
 
     /// Gives the key back, before reading.
     pub async fn wake_up(&mut self) -> Result<(), DbError> {
         if self.asleep {
-            self.session
-                .client
-                .execute("SELECT pg_catalog.pg_advisory_unlock($1)", &[&DOORBELL_KEY])
+            let Session { client, statements, .. } = &self.session;
+            let unlock = statements
+                .get(client, "SELECT pg_catalog.pg_advisory_unlock($1)")
                 .await?;
+            client.execute(&unlock, &[&DOORBELL_KEY]).await?;
             self.asleep = false;
         }
         Ok(())

@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use futures_util::{TryStreamExt, pin_mut};
 use rustc_hash::FxHashSet;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{Client, IsolationLevel, SimpleQueryMessage, Statement, Transaction};
 
-use crate::db::DbError;
+use crate::db::{DbError, Session, Statements};
 use crate::rollup::{Observation, ReadBack, Rollup, StoreIndex, StoreNo};
 use crate::store::Status;
 use crate::time::Timestamp;
@@ -40,8 +40,29 @@ const STORES_PER_QUERY: usize = 500;
 /// A consistent look at the input tables: everything read through it is of the same point.
 pub struct Reading<'a> {
     transaction: Transaction<'a>,
+    statements: &'a Statements,
     cursor: Cursor,
 }
+
+/// The point that a transaction sees, and whether the server is a standby.
+const POINT: &str = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()";
+
+/// What changed since a cursor: `$1` is its xmax, `$2` the transactions that were running. One that stays open for
+/// long costs this list, not a scan. No transaction from our own xmax on is visible: rows that say otherwise were
+/// stamped by another database, and would be read again and again.
+const INVALIDATIONS: &str = "
+    SELECT store_id, from_utc, to_utc FROM uptally.invalidation
+    WHERE change_xid >= $1::text::xid8
+      AND change_xid < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+       OR change_xid = ANY ($2::text[]::xid8[])";
+
+const ROWS: &str = "
+    SELECT store_id, timestamp_utc, status FROM public.store_activity
+    WHERE change_xid >= $1::text::xid8
+      AND change_xid < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+    UNION ALL
+    SELECT store_id, timestamp_utc, status FROM public.store_activity
+    WHERE change_xid = ANY ($2::text[]::xid8[])";
 
 /// Which tables a reading looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,14 +125,30 @@ impl Delta {
     pub fn wants_rebuild(&self) -> bool {
         self.everything
     }
+
+    /// If much of the fleet is to be recomputed, reading all rows once is cheaper than store by store.
+    fn decide(&mut self, stores: &StoreIndex) {
+        let many = self.rescheduled.len() + self.stretches.len();
+        self.everything |= many > ONE_BY_ONE_MAX && many * 4 > stores.len();
+    }
+
+    fn take_rows(&mut self, from: Delta) {
+        self.rows = from.rows;
+        self.new_stores = from.new_stores;
+        self.everything |= from.everything;
+    }
 }
 
 /// The point at which the database is. Equal to a cursor: nothing changed since. Much cheaper than a reading.
 pub async fn current(client: &Client) -> Result<Cursor, DbError> {
-    let row = client
-        .query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[])
+    let messages = client
+        .simple_query("SELECT pg_catalog.pg_current_snapshot()::text")
         .await?;
-    parse(row.try_get(0)?)
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    parse(row.unwrap_or_default())
 }
 
 fn parse(text: &str) -> Result<Cursor, DbError> {
@@ -121,30 +158,47 @@ fn parse(text: &str) -> Result<Cursor, DbError> {
 
 impl<'a> Reading<'a> {
     /// Starts a consistent look.
-    pub async fn start(client: &'a mut Client, scope: Scope) -> Result<Self, DbError> {
-        let transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
+    pub async fn start(session: &'a mut Session, scope: Scope) -> Result<Self, DbError> {
+        let Session { client, statements, .. } = session;
+        let transaction = begin(client).await?;
         // Before the snapshot exists: TRUNCATE does not respect snapshots, and with the lock it has either
         // committed before ours or waits until we are done.
         transaction.batch_execute(scope.lock()).await?;
-        let row = transaction
-            .query_one(
-                "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()",
-                &[],
-            )
-            .await?;
-        if row.try_get(1)? {
-            // On a standby a running transaction reads as committed.
-            return Err(DbError::Unexpected(
-                "the database is a standby; only a primary can be followed".into(),
-            ));
-        }
-        let cursor = parse(row.try_get(0)?)?;
-        Ok(Reading { transaction, cursor })
+        let cursor = point(&transaction, statements).await?;
+        Ok(Reading {
+            transaction,
+            statements,
+            cursor,
+        })
+    }
+
+    /// Starts a consistent look and reads what is new since `old`: the same as [`Reading::start`] and
+    /// [`Reading::delta`], but all questions go to the server at once.
+    pub async fn look(session: &'a mut Session, old: &Cursor, stores: &StoreIndex) -> Result<(Self, Delta), DbError> {
+        let Session { client, statements, .. } = session;
+        let transaction = begin(client).await?;
+        let mut delta = Delta::default();
+        let mut rows = Delta::default();
+        // They are sent in this order, so that the lock comes before the snapshot.
+        let (locked, cursor, invalidations, read) = futures_util::future::join4(
+            transaction.batch_execute(Scope::Inputs.lock()),
+            point(&transaction, statements),
+            read_invalidations(&transaction, statements, old, &mut delta),
+            read_rows(&transaction, statements, old, stores, &mut rows),
+        )
+        .await;
+        locked?;
+        let cursor = cursor?;
+        invalidations?;
+        read?;
+        delta.take_rows(rows);
+        delta.decide(stores);
+        let reading = Reading {
+            transaction,
+            statements,
+            cursor,
+        };
+        Ok((reading, delta))
     }
 
     /// The point that this reading sees.
@@ -157,87 +211,25 @@ impl<'a> Reading<'a> {
         &self.transaction
     }
 
-    /// Ends the look. Dropping it does too, a little later.
-    pub async fn finish(self) -> Result<Cursor, DbError> {
-        self.transaction.commit().await?;
-        Ok(self.cursor)
+    /// Ends the look. Nothing was written, so nobody has to wait for the server's word on it.
+    pub fn finish(self) -> Cursor {
+        self.cursor
+    }
+
+    /// The prepared statement of a text.
+    async fn statement(&self, sql: &'static str) -> Result<Statement, DbError> {
+        self.statements.get(&self.transaction, sql).await
     }
 
     /// Reads what is new since `old`. Touches no rollup.
     pub async fn delta(&self, old: &Cursor, stores: &StoreIndex) -> Result<Delta, DbError> {
         let mut delta = Delta::default();
-        // No transaction from `to` on is visible. Rows that say otherwise were stamped by another database, and would be
-        // read again and again.
-        let (from, to) = (old.xmax().to_string(), self.cursor.xmax().to_string());
-        // A transaction that stays open for long costs this list, not a scan.
-        let running: Vec<String> = old.running().iter().map(u64::to_string).collect();
-        self.read_invalidations(&from, &to, &running, &mut delta).await?;
-        let many = delta.rescheduled.len() + delta.stretches.len();
-        if many > ONE_BY_ONE_MAX && many * 4 > stores.len() {
-            // Much of the fleet is to be recomputed: reading all rows once is cheaper than store by store.
-            delta.everything = true;
-        }
-        if delta.everything {
-            return Ok(delta);
-        }
-        let condition = "change_xid >= $1::text::xid8 AND change_xid < $2::text::xid8";
-        self.read_rows(condition, &[&from, &to], stores, &mut delta).await?;
-        if !running.is_empty() {
-            let condition = "change_xid = ANY ($1::text[]::xid8[])";
-            self.read_rows(condition, &[&running], stores, &mut delta).await?;
+        read_invalidations(&self.transaction, self.statements, old, &mut delta).await?;
+        delta.decide(stores);
+        if !delta.everything {
+            read_rows(&self.transaction, self.statements, old, stores, &mut delta).await?;
         }
         Ok(delta)
-    }
-
-    async fn read_invalidations(
-        &self,
-        from: &str,
-        to: &str,
-        running: &[String],
-        delta: &mut Delta,
-    ) -> Result<(), DbError> {
-        let sql = "SELECT store_id, from_utc, to_utc FROM uptally.invalidation
-                   WHERE change_xid >= $1::text::xid8 AND change_xid < $2::text::xid8
-                      OR change_xid = ANY ($3::text[]::xid8[])";
-        for row in self.transaction.query(sql, &[&from, &to, &running]).await? {
-            let (from, to): (Option<Timestamp>, Option<Timestamp>) = (row.try_get(1)?, row.try_get(2)?);
-            match (row.try_get::<_, Option<String>>(0)?, from.zip(to)) {
-                (None, _) => delta.everything = true,
-                (Some(store), None) => {
-                    delta.rescheduled.insert(store);
-                }
-                (Some(store), Some((from, to))) => {
-                    let stretch = delta.stretches.entry(store).or_insert((from, to));
-                    *stretch = (stretch.0.min(from), stretch.1.max(to));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_rows(
-        &self,
-        condition: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-        stores: &StoreIndex,
-        delta: &mut Delta,
-    ) -> Result<(), DbError> {
-        let sql = format!("SELECT store_id, timestamp_utc, status FROM public.store_activity WHERE {condition}");
-        let rows = self.transaction.query_raw(&sql, parameters.iter().copied()).await?;
-        pin_mut!(rows);
-        while let Some(row) = rows.try_next().await? {
-            let id: &str = row.try_get(0)?;
-            let observation = observation(row.try_get(1)?, row.try_get(2)?);
-            match stores.find(id) {
-                Some(store) => delta.rows.push((store, observation)),
-                None => delta.new_stores.push((id.to_owned(), observation)),
-            }
-            if delta.rows() > DELTA_ROWS_MAX {
-                delta.everything = true;
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 
     /// Reads back what the rollup asked for.
@@ -299,6 +291,83 @@ impl<'a> Reading<'a> {
         }
         Ok(())
     }
+}
+
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true);
+    Ok(transaction.start().await?)
+}
+
+async fn point(transaction: &Transaction<'_>, statements: &Statements) -> Result<Cursor, DbError> {
+    let statement = statements.get(transaction, POINT).await?;
+    let row = transaction.query_one(&statement, &[]).await?;
+    if row.try_get(1)? {
+        // On a standby a running transaction reads as committed.
+        return Err(DbError::Unexpected(
+            "the database is a standby; only a primary can be followed".into(),
+        ));
+    }
+    parse(row.try_get(0)?)
+}
+
+async fn read_invalidations(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    old: &Cursor,
+    delta: &mut Delta,
+) -> Result<(), DbError> {
+    let (from, running) = bounds(old);
+    let statement = statements.get(transaction, INVALIDATIONS).await?;
+    for row in transaction.query(&statement, &[&from, &running]).await? {
+        let (from, to): (Option<Timestamp>, Option<Timestamp>) = (row.try_get(1)?, row.try_get(2)?);
+        match (row.try_get::<_, Option<String>>(0)?, from.zip(to)) {
+            (None, _) => delta.everything = true,
+            (Some(store), None) => {
+                delta.rescheduled.insert(store);
+            }
+            (Some(store), Some((from, to))) => {
+                let stretch = delta.stretches.entry(store).or_insert((from, to));
+                *stretch = (stretch.0.min(from), stretch.1.max(to));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read_rows(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    old: &Cursor,
+    stores: &StoreIndex,
+    delta: &mut Delta,
+) -> Result<(), DbError> {
+    let (from, running) = bounds(old);
+    let statement = statements.get(transaction, ROWS).await?;
+    let parameters: [&(dyn ToSql + Sync); 2] = [&from, &running];
+    let rows = transaction.query_raw(&statement, parameters).await?;
+    pin_mut!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let id: &str = row.try_get(0)?;
+        let observation = observation(row.try_get(1)?, row.try_get(2)?);
+        match stores.find(id) {
+            Some(store) => delta.rows.push((store, observation)),
+            None => delta.new_stores.push((id.to_owned(), observation)),
+        }
+        if delta.rows() > DELTA_ROWS_MAX {
+            delta.everything = true;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The parameters of [`INVALIDATIONS`] and [`ROWS`].
+fn bounds(old: &Cursor) -> (String, Vec<String>) {
+    let running = old.running().iter().map(u64::to_string).collect();
+    (old.xmax().to_string(), running)
 }
 
 /// One read-back per store: they are computed against the whole of it.

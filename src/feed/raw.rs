@@ -49,7 +49,8 @@ impl Reading<'_> {
                    WHERE NOT EXISTS (SELECT FROM public.store_activity a WHERE a.store_id = q.store_id)
                      AND NOT EXISTS (SELECT FROM public.store_business_hours h WHERE h.store_id = q.store_id)
                      AND NOT EXISTS (SELECT FROM public.store_timezones z WHERE z.store_id = q.store_id)";
-        let rows = self.transaction.query(sql, &[&ids]).await?;
+        let statement = self.statement(sql).await?;
+        let rows = self.transaction.query(&statement, &[&ids]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -87,7 +88,7 @@ impl Reading<'_> {
     /// Rows `(n, timestamp_utc, status)` of a query, ordered, as one list for each `n` from 1 to `groups`.
     async fn grouped(
         &self,
-        sql: &str,
+        sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
         groups: usize,
     ) -> Result<Vec<Vec<Observation>>, DbError> {
@@ -95,7 +96,11 @@ impl Reading<'_> {
         if groups == 0 {
             return Ok(lists);
         }
-        let rows = self.transaction.query_raw(sql, parameters.iter().copied()).await?;
+        let statement = self.statement(sql).await?;
+        let rows = self
+            .transaction
+            .query_raw(&statement, parameters.iter().copied())
+            .await?;
         pin_mut!(rows);
         while let Some(row) = rows.try_next().await? {
             let n: i32 = row.try_get(0)?;

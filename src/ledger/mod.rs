@@ -155,8 +155,4 @@ impl Ledger {
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
-
-    fn client(&mut self) -> &mut Client {
-        &mut self.session.client
-    }
 }

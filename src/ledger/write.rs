@@ -1,8 +1,10 @@
 //! One flush: dirty rows and checkpoint in one transaction.
 
 use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
 
 use super::{Flush, FlushError, Identity, Ledger, layout};
+use crate::db::{Session, Statements};
 use crate::feed::Cursor;
 use crate::rollup::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 use crate::time::{DAY_US, Timestamp};
@@ -15,14 +17,19 @@ impl Ledger {
     pub async fn flush(&mut self, flush: &Flush) -> Result<(), FlushError> {
         self.make_months(&flush.dirty).await?;
         let (epoch, identity) = (self.epoch, self.identity);
-        let transaction = self.client().transaction().await?;
-        let t = &transaction;
+        let Session { client, statements, .. } = &mut self.session;
+        let writer = Writer {
+            transaction: client.transaction().await?,
+            statements,
+        };
+        let t = &writer;
         if flush.replace {
-            t.batch_execute(
-                // In the order in which readers lock them.
-                "TRUNCATE uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down",
-            )
-            .await?;
+            t.transaction
+                .batch_execute(
+                    // In the order in which readers lock them.
+                    "TRUNCATE uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down",
+                )
+                .await?;
         }
         let dirty = &flush.dirty;
         write_schedules(t, &dirty.schedules).await?;
@@ -43,7 +50,7 @@ impl Ledger {
         if !write_checkpoint(t, epoch, &identity, &flush.cursor, dirty).await? {
             return Err(FlushError::Fenced);
         }
-        transaction.commit().await?;
+        writer.transaction.commit().await?;
         if flush.drop_before.is_some() {
             self.months.clear();
         }
@@ -73,7 +80,21 @@ impl Ledger {
     }
 }
 
-async fn write_schedules(t: &Transaction<'_>, schedules: &[NewSchedule]) -> Result<(), FlushError> {
+/// The transaction of a flush.
+struct Writer<'a> {
+    transaction: Transaction<'a>,
+    statements: &'a Statements,
+}
+
+impl Writer<'_> {
+    /// Executes a statement that was prepared at its first use; returns the number of rows.
+    async fn execute(&self, sql: &'static str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, FlushError> {
+        let statement = self.statements.get(&self.transaction, sql).await?;
+        Ok(self.transaction.execute(&statement, parameters).await?)
+    }
+}
+
+async fn write_schedules(t: &Writer<'_>, schedules: &[NewSchedule]) -> Result<(), FlushError> {
     for rows in schedules.chunks(ROWS_PER_STATEMENT) {
         let numbers: Vec<i32> = rows.iter().map(|s| number(s.number)).collect();
         let zones: Vec<&str> = rows.iter().map(|s| s.schedule.zone().name()).collect();
@@ -95,7 +116,7 @@ async fn write_schedules(t: &Transaction<'_>, schedules: &[NewSchedule]) -> Resu
     Ok(())
 }
 
-async fn write_open_days(t: &Transaction<'_>, days: &[OpenDay]) -> Result<(), FlushError> {
+async fn write_open_days(t: &Writer<'_>, days: &[OpenDay]) -> Result<(), FlushError> {
     for rows in days.chunks(ROWS_PER_STATEMENT) {
         let numbers: Vec<i32> = rows.iter().map(|d| number(d.schedule)).collect();
         let starts: Vec<Timestamp> = rows.iter().map(|d| d.day_start).collect();
@@ -112,7 +133,7 @@ async fn write_open_days(t: &Transaction<'_>, days: &[OpenDay]) -> Result<(), Fl
     Ok(())
 }
 
-async fn remove_stores(t: &Transaction<'_>, dirty: &Dirty) -> Result<(), FlushError> {
+async fn remove_stores(t: &Writer<'_>, dirty: &Dirty) -> Result<(), FlushError> {
     if dirty.removed.is_empty() {
         return Ok(());
     }
@@ -127,7 +148,7 @@ async fn remove_stores(t: &Transaction<'_>, dirty: &Dirty) -> Result<(), FlushEr
     Ok(())
 }
 
-async fn clear_cells(t: &Transaction<'_>, cleared: &[ClearedStretch]) -> Result<(), FlushError> {
+async fn clear_cells(t: &Writer<'_>, cleared: &[ClearedStretch]) -> Result<(), FlushError> {
     for rows in cleared.chunks(ROWS_PER_STATEMENT) {
         let stores: Vec<i32> = rows.iter().map(|c| number(c.store)).collect();
         let from: Vec<Timestamp> = rows
@@ -149,7 +170,7 @@ async fn clear_cells(t: &Transaction<'_>, cleared: &[ClearedStretch]) -> Result<
     Ok(())
 }
 
-async fn write_stores(t: &Transaction<'_>, stores: &[StoreRow]) -> Result<(), FlushError> {
+async fn write_stores(t: &Writer<'_>, stores: &[StoreRow]) -> Result<(), FlushError> {
     for rows in stores.chunks(ROWS_PER_STATEMENT) {
         let numbers: Vec<i32> = rows.iter().map(|s| number(s.store)).collect();
         let ids: Vec<&str> = rows.iter().map(|s| s.id.as_str()).collect();
@@ -173,7 +194,7 @@ async fn write_stores(t: &Transaction<'_>, stores: &[StoreRow]) -> Result<(), Fl
     Ok(())
 }
 
-async fn write_cells(t: &Transaction<'_>, cells: &[CellChange]) -> Result<(), FlushError> {
+async fn write_cells(t: &Writer<'_>, cells: &[CellChange]) -> Result<(), FlushError> {
     for rows in cells.chunks(ROWS_PER_STATEMENT) {
         let stores: Vec<i32> = rows.iter().map(|c| number(c.store)).collect();
         let starts: Vec<Timestamp> = rows.iter().map(|c| c.cell_start).collect();
@@ -200,7 +221,7 @@ async fn write_cells(t: &Transaction<'_>, cells: &[CellChange]) -> Result<(), Fl
     Ok(())
 }
 
-async fn drop_before(t: &Transaction<'_>, bound: Timestamp) -> Result<(), FlushError> {
+async fn drop_before(t: &Writer<'_>, bound: Timestamp) -> Result<(), FlushError> {
     t.execute("SELECT uptally.drop_rollup_months_before($1)", &[&bound])
         .await?;
     t.execute("DELETE FROM uptally.rollup_down WHERE cell_start < $1", &[&bound])
@@ -216,7 +237,7 @@ async fn drop_before(t: &Transaction<'_>, bound: Timestamp) -> Result<(), FlushE
 
 /// False: the epoch is another daemon's.
 async fn write_checkpoint(
-    t: &Transaction<'_>,
+    t: &Writer<'_>,
     epoch: i64,
     identity: &Identity,
     cursor: &Cursor,

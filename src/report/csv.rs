@@ -176,10 +176,7 @@ mod tests {
         assert_eq!(decimal::<HOUR_US>(17_999_999), ",0.00");
         assert_eq!(decimal::<MINUTE_US>(60 * MINUTE_US - 1), ",60.00");
         assert_eq!(decimal::<HOUR_US>(168 * HOUR_US), ",168.00");
-        assert_eq!(
-            decimal::<HOUR_US>(i64::from(u32::MAX) * (HOUR_US / 100)),
-            ",42949672.95"
-        );
+        assert_eq!(decimal::<HOUR_US>(1_000_000 * HOUR_US), ",1000000.00");
     }
 
     #[test]
