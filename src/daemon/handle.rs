@@ -12,7 +12,7 @@ use super::{Point, Request, Settings};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::report::csv;
-use crate::report::{Coverage, RenderError, Rendered, Source};
+use crate::report::{Coverage, RenderError, Rendered, Source, stage};
 use crate::rollup::Limits;
 use crate::time::Timestamp;
 use crate::window::{ClosedTime, WINDOW_REACH_US, Windows};
@@ -110,7 +110,9 @@ impl Handle {
         closed: ClosedTime,
     ) -> Result<Rendered, RenderError> {
         let not_loaded = || RenderError::NotLoaded("the daemon is not following the database".to_owned());
+        let asked = Instant::now();
         let mut point = self.point().await.ok_or_else(not_loaded)?;
+        stage("point", asked);
         let now = self.clock.now();
         let as_of = as_of.or(point.snapshot.newest()).unwrap_or(now);
         let coverage = Coverage {
@@ -130,11 +132,13 @@ impl Handle {
         }
         let Point { snapshot, cursor } = point;
         let stores = u64::try_from(snapshot.len()).unwrap_or(u64::MAX);
+        let ready = Instant::now();
         let render = move || csv::render(&snapshot, as_of, windows, closed);
         let csv = tokio::task::spawn_blocking(render)
             .await
             .map_err(|error| RenderError::Failed(error.to_string()))?
             .map_err(|error| RenderError::Failed(error.to_string()))?;
+        stage("render", ready);
         Ok(Rendered {
             csv: Bytes::from(csv),
             as_of,

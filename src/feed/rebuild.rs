@@ -3,16 +3,28 @@
 use futures_util::{TryStreamExt, pin_mut};
 
 use super::copy::{Malformed, RowSplitter};
-use super::{APPLY_ROWS, Delta, Reading, STORES_PER_QUERY};
+use super::{APPLY_ROWS, Delta, ONE_BY_ONE_MAX, Reading, STORES_PER_QUERY};
 use crate::db::DbError;
-use crate::rollup::{Limits, Observation, Rollup, StoreNo};
+use crate::rollup::{Limits, Observation, ReadBack, Rollup, StoreNo};
 use crate::time::Timestamp;
+
+/// By store and time. Byte order is the cheapest that a server can sort text by; any would do.
+const ORDERED: &str = "
+    COPY (SELECT store_id, timestamp_utc, status = 'inactive' FROM public.store_activity
+          ORDER BY store_id COLLATE \"C\", timestamp_utc)
+    TO STDOUT (FORMAT binary)";
+
+/// As the rows lie.
+const AS_THEY_LIE: &str = "
+    COPY (SELECT store_id, timestamp_utc, status = 'inactive' FROM public.store_activity)
+    TO STDOUT (FORMAT binary)";
 
 impl Reading<'_> {
     /// The rollup of everything that this reading sees.
     ///
-    /// Up to `batch_rows_max` rows are read in whatever order they lie and sorted in memory (16 bytes a
-    /// row); a larger table is read in order, which the server then sorts.
+    /// Rows are read as they lie, which is about the order in which they came, and sorted in memory `batch_rows_max`
+    /// at a time (16 bytes a row). The few that are late for memory after that are read back. If those are many, the
+    /// rows lie in no order at all: everything is read again, and the server sorts.
     pub async fn rebuild(
         &self,
         limits: Limits,
@@ -20,44 +32,47 @@ impl Reading<'_> {
         batch_rows_max: usize,
         mut pause: impl FnMut(),
     ) -> Result<Rollup, DbError> {
-        let mut rollup = Rollup::new(limits, now);
         let mut schedules: Vec<_> = self.schedules(None).await?.into_iter().collect();
         // In the order of the ids, reports later walk the arrays from front to back.
         schedules.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (id, schedule) in &schedules {
-            rollup.enroll(id, schedule);
-        }
-        let estimate = self
-            .transaction
-            .query_one(
-                "SELECT CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_relation_size(c.oid) / 80 ELSE c.reltuples END::float8 FROM pg_catalog.pg_class c WHERE c.oid = 'public.store_activity'::regclass",
-                &[],
-            )
-            .await?
-            .try_get::<_, f64>(0)?;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate against a bound")]
-        let in_order = estimate > batch_rows_max as f64;
-        let order = if in_order {
-            "ORDER BY store_id, timestamp_utc"
-        } else {
-            ""
+        let idle = || {
+            let mut rollup = Rollup::new(limits, now);
+            for (id, schedule) in &schedules {
+                rollup.enroll(id, schedule);
+            }
+            rollup
         };
-        self.stream_all(order, batch_rows_max, &mut rollup, &mut pause).await?;
+        let mut rollup = idle();
+        let mut late = self
+            .stream_all(AS_THEY_LIE, batch_rows_max, &mut rollup, &mut pause)
+            .await?;
+        if late.len() > ONE_BY_ONE_MAX && late.len() * 4 > rollup.stores() {
+            tracing::info!(
+                stores_late = late.len(),
+                "the rows lie in no order: the server sorts them"
+            );
+            self.transaction.batch_execute("SET LOCAL work_mem = '256MB'").await?;
+            rollup = idle();
+            late = self
+                .stream_all(ORDERED, batch_rows_max, &mut rollup, &mut pause)
+                .await?;
+        }
+        for read_backs in late.chunks(STORES_PER_QUERY) {
+            self.read_back(read_backs, &mut rollup).await?;
+            pause();
+        }
         Ok(rollup)
     }
 
+    /// Applies all rows. Returns what must be read back, once for each store.
     async fn stream_all(
         &self,
-        order: &str,
+        copy: &str,
         batch_rows_max: usize,
         rollup: &mut Rollup,
         pause: &mut impl FnMut(),
-    ) -> Result<(), DbError> {
-        let sql = format!(
-            "COPY (SELECT store_id, timestamp_utc, status = 'inactive' FROM public.store_activity {order})
-             TO STDOUT (FORMAT binary)"
-        );
-        let messages = self.transaction.copy_out(&sql).await?;
+    ) -> Result<Vec<ReadBack>, DbError> {
+        let messages = self.transaction.copy_out(copy).await?;
         pin_mut!(messages);
         let mut rows = RowSplitter::default();
         let mut batch = Vec::new();
@@ -78,12 +93,7 @@ impl Reading<'_> {
             }
         }
         apply(&mut batch, rollup);
-        let read_backs = super::merged(read_backs, rollup);
-        for read_backs in read_backs.chunks(STORES_PER_QUERY) {
-            self.read_back(read_backs, rollup).await?;
-            pause();
-        }
-        Ok(())
+        Ok(super::merged(read_backs, rollup))
     }
 
     /// Moves a rollup from `old` to the point of this reading; builds it anew where that is needed.

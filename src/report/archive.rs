@@ -39,6 +39,16 @@ pub struct StoredReport {
     pub stream: BoxStream<'static, Result<Bytes, ArchiveError>>,
 }
 
+/// A CSV that is in memory still.
+impl From<Bytes> for StoredReport {
+    fn from(csv: Bytes) -> Self {
+        StoredReport {
+            csv_bytes: csv.len() as u64,
+            stream: stream::once(std::future::ready(Ok(csv))).boxed(),
+        }
+    }
+}
+
 /// Why the archive could not be opened, written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {

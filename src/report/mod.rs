@@ -11,6 +11,8 @@ mod request;
 mod run;
 mod table;
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -91,6 +93,12 @@ pub enum RenderError {
     Failed(String),
 }
 
+/// Records how long a part of a report's way took: `record` (its row), `point` (reading up to the present), `render`,
+/// `archive` (the file).
+pub(crate) fn stage(stage: &'static str, since: Instant) {
+    metrics::histogram!("uptally_report_stage_seconds", "stage" => stage).record(since.elapsed());
+}
+
 /// Names and explains this module's metrics to the installed recorder. Call it once, after
 /// installing it.
 pub fn describe_metrics() {
@@ -99,5 +107,10 @@ pub fn describe_metrics() {
         "uptally_report_duration_seconds",
         metrics::Unit::Seconds,
         "From the start of a report's run to its CSV in the archive"
+    );
+    metrics::describe_histogram!(
+        "uptally_report_stage_seconds",
+        metrics::Unit::Seconds,
+        "Parts of a report's way: record, point, render, archive"
     );
 }

@@ -7,17 +7,21 @@
 //! a crash of either side. The runs themselves are in module `run`.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
 use super::table::{Connect, Ending, Recorded, Table, TableError};
-use super::{AsOf, Coverage, ReportRequest, Source};
+use super::{AsOf, Coverage, ReportRequest, Source, stage};
 use crate::time::Timestamp;
+
+/// A longer CSV is read from the archive, piece by piece: a slow client must not hold all of it in memory.
+const FRESH_BYTES_MAX: usize = 8 << 20;
 
 /// All reports. Cheap to clone; the clones are one registry.
 #[derive(Clone)]
@@ -128,6 +132,8 @@ pub(super) struct Inner {
     /// One permit for each report that is being rendered and written.
     pub(super) turns: Semaphore,
     pub(super) limits: Limits,
+    /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
+    pub(super) fresh: Mutex<Option<(Uuid, Bytes)>>,
 }
 
 #[derive(Clone)]
@@ -150,6 +156,7 @@ impl Registry {
                 admission: Arc::new(Semaphore::new(running_max + limits.queue_max)),
                 turns: Semaphore::new(running_max),
                 limits: Limits { running_max, ..limits },
+                fresh: Mutex::new(None),
             }),
         }
     }
@@ -190,6 +197,7 @@ impl Registry {
         Ok(match recorded {
             Recorded::Running => Fetched::Running,
             Recorded::Failed { reason } => Fetched::Failed { reason },
+            Recorded::Complete { .. } if let Some(csv) = inner.take_fresh(report_id) => Fetched::Complete(csv.into()),
             Recorded::Complete { csv_bytes } => match inner.archive.get(report_id).await? {
                 Some(stored) if stored.csv_bytes == csv_bytes => Fetched::Complete(stored),
                 Some(_) => Fetched::Gone {
@@ -238,6 +246,17 @@ impl Registry {
 }
 
 impl Inner {
+    /// Keeps the CSV of a report that was just archived for whoever fetches it first.
+    pub(super) fn keep_fresh(&self, report_id: Uuid, csv: Bytes) {
+        let fresh = (csv.len() <= FRESH_BYTES_MAX).then_some((report_id, csv));
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn take_fresh(&self, report_id: Uuid) -> Option<Bytes> {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
+    }
+
     fn admit(&self, request: &ReportRequest) -> Result<OwnedSemaphorePermit, TriggerError> {
         let Some(coverage) = self.source.coverage() else {
             let reason = self.source.readiness().err();
@@ -260,6 +279,7 @@ impl Inner {
         let report_id = Uuid::new_v4();
         // In memory before in the table, so that a row is never taken for one that nobody runs.
         self.states.insert(report_id, State::Running);
+        let asked = Instant::now();
         let as_of = match self.table.insert(report_id, &request).await {
             Ok(as_of) => as_of,
             Err(error) => {
@@ -269,6 +289,7 @@ impl Inner {
                 return;
             }
         };
+        stage("record", asked);
         let _ = recorded.send(Ok(Triggered { report_id, as_of }));
         self.run(report_id, as_of, request.windows, request.closed).await;
     }

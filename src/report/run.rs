@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
-use super::{RenderError, Rendered};
+use super::{RenderError, Rendered, stage};
 use crate::time::Timestamp;
 use crate::window::{ClosedTime, Windows};
 
@@ -55,11 +55,14 @@ impl Inner {
             .render(as_of, windows, closed)
             .await
             .map_err(|error: RenderError| error.to_string())?;
+        let rendered_at = Instant::now();
         let put = self.archive.put(report_id, rendered.csv.clone()).await;
+        stage("archive", rendered_at);
         put.map_err(|error| {
             tracing::error!(%report_id, error = &error as &dyn Error, "a report could not be archived");
             error.public_reason()
         })?;
+        self.keep_fresh(report_id, rendered.csv.clone());
         Ok(rendered)
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 
 use super::StoreNo;
 
 /// Numbers by id, shared: looked up by whoever reads rows while the owner goes on.
 #[derive(Debug, Clone, Default)]
-pub struct StoreIndex(Arc<DashMap<Arc<str>, StoreNo>>);
+pub struct StoreIndex(Arc<DashMap<Arc<str>, StoreNo, RandomState>>);
 
 impl StoreIndex {
     /// Number of stores.
@@ -27,11 +28,17 @@ impl StoreIndex {
     }
 }
 
+/// Names per chunk of [`Names`]: what is copied when a store appears while a snapshot is held.
+const NAMES_PER_CHUNK: usize = 1024;
+
+/// So many new stores are sorted in one by one; more are sorted all together.
+const ONE_BY_ONE_MAX: usize = 64;
+
 /// Ids and numbers of all stores. Numbers are not used again while the process lives.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     index: StoreIndex,
-    names: Arc<Vec<Option<Arc<str>>>>,
+    names: Names,
     /// Numbers in the bytewise order of their ids, but for those in `unsorted`.
     sorted: Arc<Vec<StoreNo>>,
     unsorted: Vec<StoreNo>,
@@ -39,11 +46,45 @@ pub(super) struct Ids {
     removed: bool,
 }
 
+/// Ids by number, in chunks that snapshots share. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    chunks: Vec<Arc<Vec<Option<Arc<str>>>>>,
+    /// Numbers given so far.
+    len: usize,
+}
+
 /// Names by number, and the numbers in the order of the names.
 #[derive(Debug, Clone)]
 pub(super) struct IdSnapshot {
-    pub names: Arc<Vec<Option<Arc<str>>>>,
+    pub names: Names,
     pub sorted: Arc<Vec<StoreNo>>,
+}
+
+impl Names {
+    pub fn get(&self, store: StoreNo) -> Option<&str> {
+        let chunk = self.chunks.get(store as usize / NAMES_PER_CHUNK)?;
+        chunk.get(store as usize % NAMES_PER_CHUNK)?.as_deref()
+    }
+
+    /// Puts a name, or nothing, in the place of a number; returns what was there.
+    fn set(&mut self, store: StoreNo, name: Option<Arc<str>>) -> Option<Arc<str>> {
+        let (chunk, place) = (store as usize / NAMES_PER_CHUNK, store as usize % NAMES_PER_CHUNK);
+        while self.chunks.len() <= chunk {
+            self.chunks.push(Arc::default());
+        }
+        self.len = self.len.max(store as usize + 1);
+        let names = Arc::make_mut(self.chunks.get_mut(chunk)?);
+        if names.len() <= place {
+            names.resize(place + 1, None);
+        }
+        std::mem::replace(names.get_mut(place)?, name)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let names = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        names.filter_map(Option::as_deref)
+    }
 }
 
 impl Ids {
@@ -61,16 +102,16 @@ impl Ids {
 
     /// All ids, by number.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().filter_map(Option::as_deref)
+        self.names.all()
     }
 
     pub fn id(&self, store: StoreNo) -> Option<&str> {
-        self.names.get(store as usize)?.as_deref()
+        self.names.get(store)
     }
 
     /// Gives a new id the next number.
     pub fn add(&mut self, id: &str) -> StoreNo {
-        let store = StoreNo::try_from(self.names.len()).unwrap_or(StoreNo::MAX);
+        let store = StoreNo::try_from(self.names.len).unwrap_or(StoreNo::MAX);
         self.restore(store, id);
         store
     }
@@ -78,22 +119,13 @@ impl Ids {
     /// Gives a new id a number of the caller's.
     pub fn restore(&mut self, store: StoreNo, id: &str) {
         let name: Arc<str> = id.into();
-        let names = Arc::make_mut(&mut self.names);
-        if names.len() <= store as usize {
-            names.resize(store as usize + 1, None);
-        }
-        if let Some(slot) = names.get_mut(store as usize) {
-            *slot = Some(Arc::clone(&name));
-        }
+        self.names.set(store, Some(Arc::clone(&name)));
         self.index.0.insert(name, store);
         self.unsorted.push(store);
     }
 
     pub fn remove(&mut self, store: StoreNo) {
-        let Some(slot) = Arc::make_mut(&mut self.names).get_mut(store as usize) else {
-            return;
-        };
-        if let Some(name) = slot.take() {
+        if let Some(name) = self.names.set(store, None) {
             self.index.0.remove(&name);
         }
         self.removed = true;
@@ -101,27 +133,28 @@ impl Ids {
 
     /// Sorts the new ids in and hands out the tables.
     pub fn snapshot(&mut self) -> IdSnapshot {
+        let names = &self.names;
+        let name = |store: &StoreNo| names.get(*store).unwrap_or_default();
         if std::mem::take(&mut self.removed) {
-            let names = &self.names;
-            let is_there = |store: &StoreNo| names.get(*store as usize).is_some_and(Option::is_some);
+            let is_there = |store: &StoreNo| names.get(*store).is_some();
             Arc::make_mut(&mut self.sorted).retain(is_there);
             self.unsorted.retain(is_there);
         }
         if !self.unsorted.is_empty() {
-            let names = &self.names;
-            let name = |store: &StoreNo| {
-                names
-                    .get(*store as usize)
-                    .and_then(Option::as_deref)
-                    .unwrap_or_default()
-            };
             let sorted = Arc::make_mut(&mut self.sorted);
-            sorted.append(&mut self.unsorted);
-            // The sort finds the sorted run at the front and merges the rest into it.
-            sorted.sort_by(|a, b| name(a).cmp(name(b)));
+            if self.unsorted.len() <= ONE_BY_ONE_MAX {
+                for store in self.unsorted.drain(..) {
+                    let place = sorted.partition_point(|other| name(other) < name(&store));
+                    sorted.insert(place, store);
+                }
+            } else {
+                sorted.append(&mut self.unsorted);
+                // The sort finds the sorted run at the front and merges the rest into it.
+                sorted.sort_by(|a, b| name(a).cmp(name(b)));
+            }
         }
         IdSnapshot {
-            names: Arc::clone(&self.names),
+            names: self.names.clone(),
             sorted: Arc::clone(&self.sorted),
         }
     }

@@ -90,7 +90,7 @@ impl Snapshot {
     pub fn stores(&self) -> impl ExactSizeIterator<Item = StoreView<'_>> {
         self.ids.sorted.iter().map(|&store| {
             let (state, cells) = self.state(store);
-            let id = self.ids.names.get(store as usize).and_then(Option::as_deref);
+            let id = self.ids.names.get(store);
             StoreView {
                 id: id.unwrap_or_default(),
                 state,
