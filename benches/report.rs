@@ -18,14 +18,13 @@ use uptally::store::Status;
 use uptally::time::{HOUR_US, MINUTE_US, Span, Timestamp};
 use uptally::window::{ClosedTime, WindowSpans, Windows};
 
-const STORES: [u32; 2] = [13_559, 100_000];
 /// So that the calendar week before the fleet's end, a Wednesday, is whole.
 const DAYS: u32 = 10;
 
 fn main() {
     let mut criterion = support::criterion();
     let mut group = criterion.benchmark_group("report");
-    for stores in STORES {
+    for stores in support::sizes() {
         let fleet = support::fleet(stores, DAYS);
         let as_of = fleet.options().end;
         let made = std::cell::LazyCell::new(|| {

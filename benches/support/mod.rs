@@ -15,6 +15,13 @@ pub type Row = (StoreNo, Observation);
 /// Rows that a history is applied in at a time.
 const HISTORY_BATCH_ROWS: usize = 50_000;
 
+/// Numbers of stores to measure at: that of the real data, and many. `LARGE=1` in the environment adds a million, which
+/// takes some gigabytes and minutes more.
+pub fn sizes() -> Vec<u32> {
+    let large = std::env::var_os("LARGE").is_some().then_some(1_000_000);
+    [13_559, 100_000].into_iter().chain(large).collect()
+}
+
 /// Few samples, so that all benches together take about three minutes.
 pub fn criterion() -> Criterion {
     Criterion::default()
