@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::Datelike;
 
 use crate::schedule::{Zone, local_midnight};
-use crate::time::{DAY_US, HOUR_US, Span, Timestamp};
+use crate::time::{DAY_US, HOUR_US, MINUTE_US, Span, Timestamp};
 
 /// What "last day" and "last week" mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -88,6 +88,10 @@ impl fmt::Display for ClosedTime {
         f.write_str(self.as_str())
     }
 }
+
+/// Instants in the same stretch of this length, counted from 1970, have the same windows in every zone: windows change
+/// where a cell of the zone's grid begins, and zones are ahead of UTC by whole quarters of an hour.
+pub const WINDOWS_STEP_US: i64 = 15 * MINUTE_US;
 
 /// How far before `as_of` a window can begin: `as_of` late on a Sunday asks for the Monday 14 days
 /// before, and zones change their clocks.
@@ -171,6 +175,20 @@ mod tests {
         let day = |as_of: &str| WindowSpans::new(chicago, as_of.parse().unwrap(), Windows::Calendar).day;
         assert_eq!(day("2023-03-13T12:00:00Z").len_us(), 23 * HOUR_US);
         assert_eq!(day("2023-11-06T12:00:00Z").len_us(), 25 * HOUR_US);
+    }
+
+    #[test]
+    fn windows_stay_the_same_for_a_step() {
+        for tz in chrono_tz::TZ_VARIANTS {
+            for steps in (0..96 * 366 * 3).step_by(997) {
+                let first = Timestamp::from_micros(1_609_459_200_000_000).plus(steps * WINDOWS_STEP_US);
+                let last = first.plus(WINDOWS_STEP_US - 1);
+                for windows in [Windows::Calendar, Windows::Rolling] {
+                    let of = |as_of| WindowSpans::new(Zone::of(tz), as_of, windows);
+                    assert_eq!(of(first), of(last), "{tz} {first}");
+                }
+            }
+        }
     }
 
     #[test]

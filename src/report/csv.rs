@@ -4,7 +4,8 @@
 //! same instant gives the same bytes. Stores come in chunks, and chunks are rendered in parallel.
 
 use std::fmt;
-use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use crate::rollup::{Plan, Snapshot, Sums};
 use crate::time::{HOUR_US, MINUTE_US, Timestamp};
@@ -17,8 +18,8 @@ pub const HEADER: &str = "store_id,uptime_last_hour,uptime_last_day,uptime_last_
 /// Bytes of a typical row, to size the buffer.
 const ROW_BYTES: usize = 64;
 
-/// Fewer stores than this are not worth another thread.
-const STORES_PER_THREAD_MIN: usize = 4_000;
+/// Stores that a thread renders at a time, in about 200 us: no thread waits much longer for another.
+const STORES_PER_PART: usize = 2_000;
 
 /// The snapshot's memory does not go back far enough for this instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,47 +53,74 @@ pub fn render(
     if !snapshot.reaches(as_of) {
         return Err(BeforeMemory { as_of });
     }
-    let plan = snapshot.plan(as_of, windows);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = (snapshot.len() / STORES_PER_THREAD_MIN).clamp(1, threads);
-    let mut csv = HEADER.as_bytes().to_vec();
-    if parts == 1 {
-        csv.reserve(snapshot.len() * ROW_BYTES);
-        render_rows(snapshot, &plan, closed, 0..snapshot.len(), &mut csv);
-        return Ok(csv);
-    }
-    let per_part = snapshot.len().div_ceil(parts);
-    let rendered = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..parts)
-            .map(|part| {
-                let plan = &plan;
-                let range = part * per_part..((part + 1) * per_part).min(snapshot.len());
-                scope.spawn(move || {
-                    let mut rows = Vec::with_capacity(range.len() * ROW_BYTES);
-                    render_rows(snapshot, plan, closed, range, &mut rows);
-                    rows
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join)
-            .collect::<Vec<_>>()
+    let work = Arc::new(Work {
+        plan: snapshot.plan(as_of, windows),
+        snapshot: snapshot.clone(),
+        closed,
+        taken: AtomicUsize::new(0),
     });
-    for rows in rendered {
-        match rows {
-            Ok(rows) => csv.extend_from_slice(&rows),
-            Err(panic) => std::panic::resume_unwind(panic),
+    let parts = snapshot.len().div_ceil(STORES_PER_PART);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (done, rendered) = mpsc::channel();
+    for _ in 1..threads.min(parts) {
+        let (work, done) = (Arc::clone(&work), done.clone());
+        std::thread::spawn(move || work.render_parts(|part, rows| drop(done.send((part, rows)))));
+    }
+    drop(done);
+    let mut rows: Vec<Option<Vec<u8>>> = vec![None; parts];
+    let mut place = |part: usize, part_rows| {
+        if let Some(place) = rows.get_mut(part) {
+            *place = Some(part_rows);
         }
+    };
+    let mut own = 0;
+    work.render_parts(|part, part_rows| {
+        place(part, part_rows);
+        own += 1;
+    });
+    // Nobody waits for a helper that has not begun: there is nothing left for it to take. Fewer come if one broke off.
+    for (part, part_rows) in rendered.iter().take(parts - own) {
+        place(part, part_rows);
+    }
+    let bytes = rows.iter().flatten().map(Vec::len).sum::<usize>();
+    let mut csv = Vec::with_capacity(HEADER.len() + bytes);
+    csv.extend_from_slice(HEADER.as_bytes());
+    for (part, part_rows) in rows.into_iter().enumerate() {
+        csv.extend_from_slice(&part_rows.unwrap_or_else(|| work.render(part)));
     }
     Ok(csv)
 }
 
-fn render_rows(snapshot: &Snapshot, plan: &Plan, closed: ClosedTime, range: Range<usize>, csv: &mut Vec<u8>) {
-    for store in snapshot.stores().skip(range.start).take(range.len()) {
-        if let Some(sums) = store.sums(plan, closed) {
-            push_row(store.id, sums, csv);
+/// A report that is rendered by several threads, each taking the next part that nobody has taken.
+struct Work {
+    snapshot: Snapshot,
+    plan: Plan,
+    closed: ClosedTime,
+    /// Parts taken so far.
+    taken: AtomicUsize,
+}
+
+impl Work {
+    /// Renders parts until all are taken.
+    fn render_parts(&self, mut done: impl FnMut(usize, Vec<u8>)) {
+        loop {
+            let part = self.taken.fetch_add(1, Ordering::Relaxed);
+            if part * STORES_PER_PART >= self.snapshot.len() {
+                return;
+            }
+            done(part, self.render(part));
         }
+    }
+
+    fn render(&self, part: usize) -> Vec<u8> {
+        let mut rows = Vec::with_capacity(STORES_PER_PART * ROW_BYTES);
+        let first = part * STORES_PER_PART;
+        for store in self.snapshot.stores_in(first..first + STORES_PER_PART) {
+            if let Some(sums) = store.sums(&self.plan, self.closed) {
+                push_row(store.id, sums, &mut rows);
+            }
+        }
+        rows
     }
 }
 

@@ -27,7 +27,8 @@ use crate::window::{ClosedTime, Windows};
 /// Where a report's numbers come from.
 pub trait Source: Send + Sync + 'static {
     /// Renders a report of one consistent point of the change stream. `as_of` is the fixed instant
-    /// of the report, or `None` for the newest observation at that point.
+    /// of the report, or `None` for the newest observation at that point. Instants in the same step of
+    /// [`WINDOWS_STEP_US`](crate::window::WINDOWS_STEP_US) give the same bytes.
     fn render(
         &self,
         as_of: Option<Timestamp>,

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
+use super::run::Early;
 use super::table::{Connect, Ending, Recorded, Table, TableError};
 use super::{AsOf, Coverage, ReportRequest, Source, stage};
 use crate::time::Timestamp;
@@ -130,7 +131,7 @@ pub(super) struct Inner {
     /// bounds the queue, and the endings that wait for a database that is away.
     admission: Arc<Semaphore>,
     /// One permit for each report that is being rendered and written.
-    pub(super) turns: Semaphore,
+    pub(super) turns: Arc<Semaphore>,
     pub(super) limits: Limits,
     /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
     pub(super) fresh: Mutex<Option<(Uuid, Bytes)>>,
@@ -154,7 +155,7 @@ impl Registry {
                 states: DashMap::new(),
                 ended: Mutex::new(VecDeque::new()),
                 admission: Arc::new(Semaphore::new(running_max + limits.queue_max)),
-                turns: Semaphore::new(running_max),
+                turns: Arc::new(Semaphore::new(running_max)),
                 limits: Limits { running_max, ..limits },
                 fresh: Mutex::new(None),
             }),
@@ -175,7 +176,7 @@ impl Registry {
         // that nobody runs.
         let (recorded, outcome) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move { inner.record_and_run(request, recorded, admission).await });
+        tokio::spawn(inner.record_and_run(request, recorded, admission));
         outcome.await.map_err(|_| TriggerError::Stopped)?
     }
 
@@ -271,7 +272,7 @@ impl Inner {
     }
 
     async fn record_and_run(
-        &self,
+        self: Arc<Self>,
         request: ReportRequest,
         recorded: oneshot::Sender<Result<Triggered, TriggerError>>,
         _admission: OwnedSemaphorePermit,
@@ -279,6 +280,7 @@ impl Inner {
         let report_id = Uuid::new_v4();
         // In memory before in the table, so that a row is never taken for one that nobody runs.
         self.states.insert(report_id, State::Running);
+        let early = Early::start(&self, &request);
         let asked = Instant::now();
         let as_of = match self.table.insert(report_id, &request).await {
             Ok(as_of) => as_of,
@@ -291,6 +293,6 @@ impl Inner {
         };
         stage("record", asked);
         let _ = recorded.send(Ok(Triggered { report_id, as_of }));
-        self.run(report_id, as_of, request.windows, request.closed).await;
+        self.run(report_id, as_of, request.windows, request.closed, early).await;
     }
 }

@@ -6,22 +6,84 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
-use super::{RenderError, Rendered, stage};
+use super::{AsOf, RenderError, Rendered, ReportRequest, stage};
+use crate::clock::Clock;
 use crate::time::Timestamp;
-use crate::window::{ClosedTime, Windows};
+use crate::window::{ClosedTime, WINDOWS_STEP_US, Windows};
+
+/// A report that is rendered while its row is still being recorded, which is a wait for the disk. If nothing comes of
+/// the row, nothing comes of this either.
+pub(super) struct Early {
+    turn: OwnedSemaphorePermit,
+    rendering: Rendering,
+}
+
+struct Rendering {
+    /// The instant that it is as of; none for the newest observation.
+    as_of: Option<Timestamp>,
+    task: JoinHandle<Result<Rendered, RenderError>>,
+}
+
+impl Early {
+    /// Starts, if it is this report's turn at once.
+    pub(super) fn start(inner: &Inner, request: &ReportRequest) -> Option<Self> {
+        let turn = Arc::clone(&inner.turns).try_acquire_owned().ok()?;
+        let as_of = match request.as_of {
+            AsOf::At(at) => Some(at),
+            AsOf::Latest => None,
+            // The row will have the database's time: another instant, but nearly always one with the same windows.
+            AsOf::Now => Some(Clock::System.now()),
+        };
+        let (source, windows, closed) = (Arc::clone(&inner.source), request.windows, request.closed);
+        let task = tokio::spawn(async move { source.render(as_of, windows, closed).await });
+        let rendering = Rendering { as_of, task };
+        Some(Early { turn, rendering })
+    }
+}
+
+impl Rendering {
+    /// What came of it, as of the instant that was recorded; none if that one has other windows.
+    async fn as_of(self, as_of: Option<Timestamp>) -> Option<Result<Rendered, RenderError>> {
+        let step = |at: Timestamp| at.micros().div_euclid(WINDOWS_STEP_US);
+        if self.as_of.map(step) != as_of.map(step) {
+            return None;
+        }
+        let rendered = match self.task.await {
+            Ok(rendered) => rendered,
+            // Nobody cancels it, so it panicked: that goes on where panics of reports are caught.
+            Err(broke_off) => std::panic::resume_unwind(broke_off.into_panic()),
+        };
+        Some(rendered.map(|rendered| Rendered {
+            as_of: as_of.unwrap_or(rendered.as_of),
+            ..rendered
+        }))
+    }
+}
 
 impl Inner {
     /// Takes a turn, makes the report and sees to its ending.
-    pub(super) async fn run(&self, report_id: Uuid, as_of: Option<Timestamp>, windows: Windows, closed: ClosedTime) {
-        let turn = self.turns.acquire().await;
+    pub(super) async fn run(
+        &self,
+        report_id: Uuid,
+        as_of: Option<Timestamp>,
+        windows: Windows,
+        closed: ClosedTime,
+        early: Option<Early>,
+    ) {
+        let (turn, rendering) = match early {
+            Some(Early { turn, rendering }) => (Ok(turn), Some(rendering)),
+            None => (Arc::clone(&self.turns).acquire_owned().await, None),
+        };
         let started = Instant::now();
         let made = AssertUnwindSafe(tokio::time::timeout(
             self.limits.run_max,
-            self.make(report_id, as_of, windows, closed),
+            self.make(report_id, as_of, windows, closed, rendering),
         ))
         .catch_unwind()
         .await;
@@ -49,12 +111,17 @@ impl Inner {
         as_of: Option<Timestamp>,
         windows: Windows,
         closed: ClosedTime,
+        early: Option<Rendering>,
     ) -> Result<Rendered, String> {
-        let rendered = self
-            .source
-            .render(as_of, windows, closed)
-            .await
-            .map_err(|error: RenderError| error.to_string())?;
+        let early = match early {
+            Some(rendering) => rendering.as_of(as_of).await,
+            None => None,
+        };
+        let rendered = match early {
+            Some(rendered) => rendered,
+            None => self.source.render(as_of, windows, closed).await,
+        };
+        let rendered = rendered.map_err(|error| error.to_string())?;
         let rendered_at = Instant::now();
         let put = self.archive.put(report_id, rendered.csv.clone()).await;
         stage("archive", rendered_at);
@@ -171,7 +238,7 @@ impl Inner {
                  {earliest}, after its instant {as_of}"
             ),
             (as_of, Ok(windows), Ok(closed)) => {
-                return self.run(report_id, as_of, windows, closed).await;
+                return self.run(report_id, as_of, windows, closed, None).await;
             }
             _ => "the service stopped before the report was done, and its recorded options are \
                   not known to this version"

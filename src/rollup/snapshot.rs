@@ -1,9 +1,9 @@
 //! An immutable view of the rollup at one point of the change stream, and the sums of a report.
 
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use super::book::Schedules;
+use super::book::{Resolved, Schedules};
 use super::ids::IdSnapshot;
 use super::leaves::{Leaves, kept_down_us};
 use super::state::{DownCell, StoreState};
@@ -39,7 +39,8 @@ pub struct StoreView<'a> {
 pub struct Plan {
     zones: Vec<ZoneWindows>,
     /// Openings by number of the schedule, where those of the snapshot do not reach: far from the newest observation.
-    far: Option<Vec<Openings>>,
+    /// Resolved when a store first needs them.
+    far: Option<Vec<OnceLock<Openings>>>,
 }
 
 /// The windows in one zone.
@@ -47,6 +48,8 @@ pub struct Plan {
 struct ZoneWindows {
     grid: Grid,
     spans: [Span; 3],
+    /// From the first to the last instant of any of them.
+    reach: Span,
     cells: [Range<i32>; 3],
     length_us: [i64; 3],
 }
@@ -88,7 +91,13 @@ impl Snapshot {
 
     /// All stores in the bytewise order of their ids.
     pub fn stores(&self) -> impl ExactSizeIterator<Item = StoreView<'_>> {
-        self.ids.sorted.iter().map(|&store| {
+        self.stores_in(0..self.len())
+    }
+
+    /// Those at some places of that order; places past the end are none.
+    pub fn stores_in(&self, range: Range<usize>) -> impl ExactSizeIterator<Item = StoreView<'_>> {
+        let range = range.start.min(self.len())..range.end.min(self.len());
+        self.ids.sorted.get(range).unwrap_or_default().iter().map(|&store| {
             let (state, cells) = self.state(store);
             let id = self.ids.names.get(store);
             StoreView {
@@ -107,18 +116,11 @@ impl Snapshot {
             .iter()
             .map(|&zone| ZoneWindows::new(zone, as_of, windows))
             .collect();
-        let reach = |zone: u32| {
-            let spans = zones.get(zone as usize).map_or(&[][..], |zone| &zone.spans);
-            let start = spans.iter().map(|span| span.start).min().unwrap_or(as_of);
-            Span::new(start, spans.iter().map(|span| span.end).max().unwrap_or(as_of))
+        let knows = |resolved: &Resolved| {
+            let windows = zones.get(resolved.zone as usize);
+            windows.is_some_and(|windows| resolved.openings.knows(windows.reach))
         };
-        // All are resolved over the same stretch, so in a fleet that is alive the first answers for all of a zone.
-        let near = all.iter().all(|resolved| resolved.openings.knows(reach(resolved.zone)));
-        let far = (!near).then(|| {
-            all.iter()
-                .map(|resolved| Openings::new(&resolved.schedule, reach(resolved.zone)))
-                .collect()
-        });
+        let far = (!all.iter().all(knows)).then(|| all.iter().map(|_| OnceLock::new()).collect());
         Plan { zones, far }
     }
 
@@ -133,10 +135,12 @@ impl Snapshot {
 impl ZoneWindows {
     fn new(zone: Zone, as_of: Timestamp, windows: Windows) -> Self {
         let grid = zone.grid();
-        let spans = WindowSpans::new(zone, as_of, windows).all();
+        let windows = WindowSpans::new(zone, as_of, windows);
+        let spans = windows.all();
         ZoneWindows {
             grid,
             spans,
+            reach: windows.reach(),
             cells: spans.map(|span| grid.cell_of(span.start)..grid.cell_of(span.end)),
             length_us: spans.map(Span::len_us),
         }
@@ -153,9 +157,16 @@ impl StoreView<'_> {
     pub fn sums(&self, plan: &Plan, closed: ClosedTime) -> Option<Sums> {
         let resolved = self.schedules.all.get(self.state.schedule as usize)?;
         let windows = plan.zones.get(resolved.zone as usize)?;
-        let openings = match &plan.far {
-            None => &*resolved.openings,
-            Some(far) => far.get(self.state.schedule as usize)?,
+        // Asked for where needed only: of most stores a report without closed time needs no openings.
+        let open_us = |span: Span| match &plan.far {
+            None => resolved.openings.open_us(span),
+            Some(far) => {
+                let far = far.get(self.state.schedule as usize);
+                far.map_or(0, |openings| {
+                    let resolve = || Openings::new(&resolved.schedule, windows.reach);
+                    openings.get_or_init(resolve).open_us(span)
+                })
+            }
         };
         let mut down_us = kept_down_us(self.cells, &windows.cells);
         if let Some(Observation {
@@ -167,13 +178,13 @@ impl StoreView<'_> {
             for (down_us, span) in down_us.iter_mut().zip(windows.spans) {
                 let rest = Span::new(span.start.max(settled_to), span.end);
                 if !rest.is_empty() {
-                    *down_us += openings.open_us(rest);
+                    *down_us += open_us(rest);
                 }
             }
         }
         let whole_us = match closed {
             ClosedTime::Uptime => windows.length_us,
-            ClosedTime::Excluded => windows.spans.map(|span| openings.open_us(span)),
+            ClosedTime::Excluded => windows.spans.map(open_us),
         };
         Some(Sums { down_us, whole_us })
     }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use uptally::report::{Archive, Connect, Coverage, Limits, Registry, RenderError, Rendered, Source};
 use uptally::time::{HOUR_US, Timestamp};
-use uptally::window::{ClosedTime, Windows};
+use uptally::window::{ClosedTime, WINDOWS_STEP_US, Windows};
 
 pub const LATEST: Timestamp = Timestamp::from_micros(1_674_637_380_000_000);
 
@@ -48,7 +48,8 @@ impl FakeSource {
 }
 
 pub fn csv_of(as_of: Timestamp, windows: Windows, closed: ClosedTime) -> Bytes {
-    let mut csv = format!("as_of,windows,closed\n{as_of},{windows},{closed}\n");
+    let step = as_of.micros().div_euclid(WINDOWS_STEP_US);
+    let mut csv = format!("as_of_step,windows,closed\n{step},{windows},{closed}\n");
     // As long as the report of 13,559 stores.
     csv.push_str(&"1481966498820158979,60.00,24.00,168.00,0.00,0.00,0.00\n".repeat(13_557));
     csv.into()
