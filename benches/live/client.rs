@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 /// Pause between two looks at a report that is running. Tokio's own pauses are whole milliseconds.
 const POLL_EVERY: Duration = Duration::from_micros(200);
-const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+const REPORT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A connection.
 pub struct Client {
