@@ -18,8 +18,8 @@ use crate::system::System;
 const READY_PATIENCE: Duration = Duration::from_mins(10);
 const STOP_PATIENCE: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The kernel counts processor time in these, on every Linux that there is.
-const TICK: Duration = Duration::from_millis(10);
+/// In which the kernel tells processor time, on every Linux that there is.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// The store whose rows mark a point of the change stream.
 const MARK: &str = "mark";
 
@@ -48,7 +48,7 @@ impl Serve {
             .stderr(File::create(&log)?)
             .spawn()?;
         let began = Instant::now();
-        let told = async || loop {
+        let mut told = async || loop {
             let text = std::fs::read_to_string(&log)?;
             let address = text
                 .split_once("listening on http://")
@@ -61,7 +61,6 @@ impl Serve {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         };
-        let mut told = told;
         let address = told().await?;
         let serve = Serve {
             child,
@@ -103,22 +102,21 @@ impl Serve {
         Ok(())
     }
 
-    /// Processor time that it has used so far; zero where there is no /proc.
-    pub fn cpu(&self) -> Duration {
-        let stat = self
-            .child
-            .id()
-            .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")));
-        let Some(Ok(stat)) = stat else { return Duration::ZERO };
-        // The name of the program is in parentheses and may hold anything; user and system time are the 12th and 13th
-        // number behind it.
-        let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-        let ticks: u32 = numbers
-            .skip(11)
-            .take(2)
-            .filter_map(|ticks| ticks.parse::<u32>().ok())
-            .sum();
-        TICK * ticks
+    /// Processor time so far, of itself and of its sessions' servers.
+    pub async fn cpu(&self, system: &System) -> anyhow::Result<Cpu> {
+        let session = system.connect(&self.database).await?;
+        let sql = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()
+                   AND application_name LIKE 'uptally %' AND application_name NOT LIKE 'uptally bench%'";
+        let mut sessions_s = 0.0;
+        for row in session.client.query(sql, &[]).await? {
+            sessions_s += cpu_s(row.try_get::<_, i32>(0)?);
+        }
+        let own_s = cpu_s(self.child.id().unwrap_or_default().cast_signed());
+        Ok(Cpu {
+            own_s,
+            sessions_s,
+            at: Instant::now(),
+        })
     }
 
     /// Removes a report's file, so that a thousand reports do not fill the disk.
@@ -143,6 +141,34 @@ impl Serve {
             .unwrap_or_default()
             .join("\n")
     }
+}
+
+/// Seconds of processor time that a daemon and its sessions have used; zero where there is no /proc.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    own_s: f64,
+    sessions_s: f64,
+    at: Instant,
+}
+
+impl Cpu {
+    /// How many processors the daemon kept busy since then, and how many the servers of its sessions did.
+    pub fn cores_since(self, before: Cpu) -> (f64, f64) {
+        let wall_s = self.at.duration_since(before.at).as_secs_f64();
+        (
+            (self.own_s - before.own_s) / wall_s,
+            (self.sessions_s - before.sessions_s) / wall_s,
+        )
+    }
+}
+
+fn cpu_s(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program is in parentheses and may hold anything; user and system time are the 12th and 13th
+    // number behind it.
+    let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks = numbers.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
 /// Runs `uptally verify`; an error if the rollup is not what the raw rows say.

@@ -72,8 +72,12 @@ impl Load<'_> {
         ensure!(output.status.success(), "pgbench: {}\n{log}", output.status);
         let tps = out.lines().find_map(|line| line.strip_prefix("tps = "));
         let tps = tps.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        tps.with_context(|| format!("pgbench does not say what it did
-{out}{log}"))
+        tps.with_context(|| {
+            format!(
+                "pgbench does not say what it did
+{out}{log}"
+            )
+        })
     }
 
     /// Goes on beside what follows; killed when dropped.

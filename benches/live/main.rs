@@ -9,6 +9,7 @@
 //! the figures are upper bounds of what the daemon alone takes, and ratios within one run are what to compare.
 
 mod client;
+mod copy;
 mod daemon;
 mod freshness;
 mod ingest;
@@ -23,6 +24,7 @@ mod variant;
 mod writers;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use results::Results;
@@ -63,7 +65,7 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
-    /// From POST /trigger_report to the last byte of the CSV.
+    /// From `POST /trigger_report` to the last byte of the CSV.
     Trigger(trigger::Options),
     /// What the triggers and the following daemon take from writers.
     Writers(writers::Options),
@@ -73,8 +75,17 @@ enum Command {
     Ingest(ingest::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    let Args { common, command } = Args::parse();
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Args { common, command }: Args) -> anyhow::Result<()> {
     // One thread, and the client on it: between asking and the answer nothing of ours is in its way.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! From POST /trigger_report to the last byte of the complete CSV, over one HTTP connection, one report after another.
+//! From `POST /trigger_report` to the last byte of the complete CSV, over one HTTP connection, one report after another.
 //!
 //! Measured idle and beside paced single-row transactions. The parts: the trigger's own answer (its row is durable
 //! then), the run (memory to file, as `public.reports` has it) and the GET that has the CSV. They overlap and leave
@@ -54,7 +54,12 @@ pub async fn measure(system: &System, options: &Options, results: &mut Results) 
     let session = system.connect(FLEET).await?;
     let title = format!("Trigger to complete CSV over HTTP, {} stores", system.stores);
     results.begin(&title, &system.machine);
-    case(&serve, &session.client, options, "idle", results).await?;
+    let at_work = AtWork {
+        system,
+        serve: &serve,
+        postgres: &session.client,
+    };
+    at_work.case(options, "idle", results).await?;
     if options.rate > 0 {
         let load = Load {
             system,
@@ -69,7 +74,7 @@ pub async fn measure(system: &System, options: &Options, results: &mut Results) 
         tokio::time::sleep(BESIDE_WARM_UP).await;
         let (xid, began) = (next_xid(&session.client).await?, Instant::now());
         let name = format!("beside {} transactions/s", options.rate);
-        case(&serve, &session.client, options, &name, results).await?;
+        at_work.case(options, &name, results).await?;
         let (written, took) = (rows_since(&session.client, &xid).await?, began.elapsed());
         drop(beside);
         #[expect(clippy::cast_precision_loss, reason = "a count of rows to show")]
@@ -81,52 +86,57 @@ pub async fn measure(system: &System, options: &Options, results: &mut Results) 
     serve.stop().await
 }
 
-async fn case(
-    serve: &Serve,
-    postgres: &Postgres,
-    options: &Options,
-    name: &str,
-    results: &mut Results,
-) -> anyhow::Result<()> {
-    let mut client = serve.client().await?;
-    let mut files = Files {
-        serve,
-        ids: VecDeque::new(),
-    };
-    for _ in 0..WARM_UP {
-        files.keep(get(&mut client).await?);
+/// What the cases share.
+struct AtWork<'a> {
+    system: &'a System,
+    serve: &'a Serve,
+    postgres: &'a Postgres,
+}
+
+impl AtWork<'_> {
+    async fn case(&self, options: &Options, name: &str, results: &mut Results) -> anyhow::Result<()> {
+        let mut client = self.serve.client().await?;
+        let mut files = Files {
+            serve: self.serve,
+            ids: VecDeque::new(),
+        };
+        for _ in 0..WARM_UP {
+            files.keep(get(&mut client).await?);
+        }
+        let now = "SELECT pg_catalog.clock_timestamp()::text";
+        let since: String = self.postgres.query_one(now, &[]).await?.try_get(0)?;
+        let cpu = self.serve.cpu(self.system).await?;
+        let (mut answered, mut fetched, mut took) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for _ in 0..options.reports {
+            let report = get(&mut client).await?;
+            answered.push(report.answered);
+            fetched.push(report.fetched);
+            took.push(report.took);
+            bytes = report.csv.len();
+            files.keep(report);
+        }
+        let (cores, session_cores) = self.serve.cpu(self.system).await?.cores_since(cpu);
+        let total = Percentiles::of(&took);
+        results.row(&[
+            ("case", json!(name)),
+            ("reports", json!(options.reports)),
+            ("p50 ms", json!(total.p50)),
+            ("p90 ms", json!(total.p90)),
+            ("p99 ms", json!(total.p99)),
+            ("max ms", json!(total.max)),
+            ("answer p50 ms", json!(Percentiles::of(&answered).p50)),
+            (
+                "run p50 ms",
+                json!(Percentiles::of(&runs(self.postgres, &since).await?).p50),
+            ),
+            ("get p50 ms", json!(Percentiles::of(&fetched).p50)),
+            ("CSV bytes", json!(bytes)),
+            ("daemon cores", json!(cores)),
+            ("its sessions' cores", json!(session_cores)),
+        ]);
+        Ok(())
     }
-    let since: String = postgres
-        .query_one("SELECT pg_catalog.clock_timestamp()::text", &[])
-        .await?
-        .try_get(0)?;
-    let (cpu, began) = (serve.cpu(), Instant::now());
-    let (mut answered, mut fetched, mut took) = (Vec::new(), Vec::new(), Vec::new());
-    let mut bytes = 0;
-    for _ in 0..options.reports {
-        let report = get(&mut client).await?;
-        answered.push(report.answered);
-        fetched.push(report.fetched);
-        took.push(report.took);
-        bytes = report.csv.len();
-        files.keep(report);
-    }
-    let cpu = (serve.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
-    let total = Percentiles::of(&took);
-    results.row(&[
-        ("case", json!(name)),
-        ("reports", json!(options.reports)),
-        ("p50 ms", json!(total.p50)),
-        ("p90 ms", json!(total.p90)),
-        ("p99 ms", json!(total.p99)),
-        ("max ms", json!(total.max)),
-        ("answer p50 ms", json!(Percentiles::of(&answered).p50)),
-        ("run p50 ms", json!(Percentiles::of(&runs(postgres, &since).await?).p50)),
-        ("get p50 ms", json!(Percentiles::of(&fetched).p50)),
-        ("CSV bytes", json!(bytes)),
-        ("daemon cores", json!(cpu)),
-    ]);
-    Ok(())
 }
 
 async fn get(client: &mut Client) -> anyhow::Result<Report> {

@@ -6,8 +6,6 @@
 //! where the writers would take all of them, the daemon's own work shows as the writers' loss; "our trigger, no
 //! daemon" beside it says how much that is.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use crate::load::{Load, Rows, pgbench};
@@ -59,8 +57,14 @@ struct Turns {
     tps: Vec<f64>,
     /// Against the first variant in the same round.
     ratio: Vec<f64>,
-    /// Processors that the daemon kept busy.
-    daemon_cores: Vec<f64>,
+    cores: Vec<f64>,
+    session_cores: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    tps: f64,
+    cores: (f64, f64),
 }
 
 pub async fn measure(system: &System, options: &Options, results: &mut Results) -> anyhow::Result<()> {
@@ -106,16 +110,17 @@ async fn configuration(
     turn(&load, Variant::Following).await?;
     let mut all: [Turns; VARIANTS.len()] = Default::default();
     for round in 0..options.rounds as usize {
-        let mut cores = [0.0; VARIANTS.len()];
-        let mut tps = [0.0; VARIANTS.len()];
+        let mut round_turns = [Turn::default(); VARIANTS.len()];
         for turn_no in 0..VARIANTS.len() {
             let at = (round + turn_no) % VARIANTS.len();
-            (tps[at], cores[at]) = turn(&load, VARIANTS[at]).await?;
+            round_turns[at] = turn(&load, VARIANTS[at]).await?;
         }
-        for (at, turns) in all.iter_mut().enumerate() {
-            turns.tps.push(tps[at]);
-            turns.ratio.push(tps[at] / tps[0]);
-            turns.daemon_cores.push(cores[at]);
+        let [plain, ..] = round_turns;
+        for (turns, turn) in all.iter_mut().zip(round_turns) {
+            turns.tps.push(turn.tps);
+            turns.ratio.push(turn.tps / plain.tps);
+            turns.cores.push(turn.cores.0);
+            turns.session_cores.push(turn.cores.1);
         }
     }
     for (variant, turns) in VARIANTS.iter().zip(&all) {
@@ -128,19 +133,25 @@ async fn configuration(
             ("of no trigger", json!(ratio.median)),
             ("least", json!(ratio.min)),
             ("most", json!(ratio.max)),
-            ("daemon cores", json!(Spread::of(&turns.daemon_cores).median)),
+            ("daemon cores", json!(Spread::of(&turns.cores).median)),
+            ("its sessions' cores", json!(Spread::of(&turns.session_cores).median)),
         ]);
     }
     system.remove(DATABASE).await
 }
 
-/// Transactions a second, and processors that the daemon kept busy meanwhile.
-async fn turn(load: &Load<'_>, variant: Variant) -> anyhow::Result<(f64, f64)> {
+/// Transactions a second; processors that the daemon and its sessions kept busy meanwhile.
+async fn turn(load: &Load<'_>, variant: Variant) -> anyhow::Result<Turn> {
     let ready = variant.prepare(load.system, load.database).await?;
-    let cpu = || ready.serve.as_ref().map_or(Duration::ZERO, |serve| serve.cpu());
-    let (before, began) = (cpu(), Instant::now());
+    let before = match &ready.serve {
+        Some(serve) => Some((serve, serve.cpu(load.system).await?)),
+        None => None,
+    };
     let tps = load.run().await?;
-    let cores = (cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    let cores = match before {
+        Some((serve, cpu)) => serve.cpu(load.system).await?.cores_since(cpu),
+        None => (0.0, 0.0),
+    };
     ready.end().await?;
-    Ok((tps, cores))
+    Ok(Turn { tps, cores })
 }
