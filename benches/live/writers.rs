@@ -23,7 +23,7 @@ const VARIANTS: [Variant; 5] = [
     Variant::Notify,
 ];
 /// What a turn takes beside its seconds, for the forecast: switching, and the daemon's start.
-const TURN_OVERHEAD_S: u32 = 1;
+const TURN_OVERHEAD_S: u32 = 2;
 /// What a copy of the database takes, for the forecast.
 const COPY_S: u32 = 10;
 
