@@ -33,7 +33,7 @@ bench-trigger: ## from trigger to complete CSV over HTTP; for a million stores B
 	@scripts/ensure-postgres
 	$(LIVE) trigger $(BENCH)
 
-bench-writers: ## what our trigger and the daemon take from writers, by pgbench, in about 17 minutes
+bench-writers: ## what our trigger and the daemon take from writers, by pgbench, in about 20 minutes
 	@scripts/ensure-postgres
 	$(LIVE) writers $(BENCH)
 

@@ -111,6 +111,9 @@ impl System {
     /// ago and are not written to by anybody else.
     pub async fn load(&self, probes: u32) -> anyhow::Result<()> {
         let began = Instant::now();
+        // As the generator leaves polls out.
+        let rows_expected = f64::from(self.stores) * f64::from(self.days) * 24.0 * 0.71;
+        eprintln!("loading about {rows_expected:.0} rows; a million takes about ten seconds");
         self.database(FLEET)?.migrate().await?;
         let end = Clock::System.now();
         let fleet = Fleet::generate(FleetOptions {
