@@ -1,10 +1,11 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test bench lint lint-format lint-clippy lint-docs
+.PHONY: help demo demo-live test bench bench-trigger bench-writers bench-freshness bench-ingest \
+	lint lint-format lint-clippy lint-docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
-		printf '  make %-12s %s\n' "$$name" "$$what"; done
+		printf '  make %-15s %s\n' "$$name" "$$what"; done
 
 demo: ## a report over a generated fleet, in a private Postgres; ends after it
 	@scripts/ensure-postgres
@@ -25,6 +26,25 @@ test: ## all tests; each starts what Postgres it needs
 bench: ## the benches, in about three minutes; BENCH="--save-baseline before", then BENCH="--baseline before"
 	cargo bench --locked -- $(BENCH)
 
+# Live measurements: a private Postgres each, gone afterwards. BENCH="--help" lists the options of one.
+LIVE = cargo bench --locked --bench live --
+
+bench-trigger: ## from trigger to complete CSV over HTTP; for a million stores BENCH="--stores 1000000 --days 1 --reports 50"
+	@scripts/ensure-postgres
+	$(LIVE) trigger $(BENCH)
+
+bench-writers: ## what our trigger and the daemon take from writers, by pgbench, in about 20 minutes
+	@scripts/ensure-postgres
+	$(LIVE) writers $(BENCH)
+
+bench-freshness: ## from COMMIT until a row is in a report, idle and beside writers, in about 7 minutes
+	@scripts/ensure-postgres
+	$(LIVE) freshness $(BENCH)
+
+bench-ingest: ## rows a second with the daemon and without, and catching up; BENCH="--overload-seconds 60"
+	@scripts/ensure-postgres
+	$(LIVE) ingest $(BENCH)
+
 lint: lint-format lint-clippy lint-docs ## format, clippy and docs, as the CI does it
 
 lint-format:
@@ -32,6 +52,7 @@ lint-format:
 
 lint-clippy:
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --bench live -- -D warnings
 
 lint-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

@@ -90,6 +90,11 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// Tells of every change of the status from now on.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
     /// Returns when the daemon follows; false if it has ended.
     pub async fn following(&mut self) -> bool {
         self.status.wait_for(|status| status.following.is_ok()).await.is_ok()
