@@ -1,6 +1,6 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test bench lint lint-format lint-clippy lint-docs
+.PHONY: help demo demo-live test bench bench-peers bench-scale lint lint-format lint-clippy lint-docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -24,6 +24,17 @@ test: ## all tests; each starts what Postgres it needs
 
 bench: ## the benches, in about three minutes; BENCH="--save-baseline before", then BENCH="--baseline before"
 	cargo bench --locked -- $(BENCH)
+
+bench-peers: ## the same report by DuckDB, ClickHouse and Postgres alone; PEERS="--stores 100000 --rounds 3"
+	@scripts/ensure-postgres
+	@scripts/peers-venv target/peers-venv
+	cargo build --locked --release
+	target/peers-venv/bin/python benches/peers.py $(PEERS)
+
+bench-scale: ## import, rebuild, restart, memory, disk and reports by size; SIZES="13559 100000:7 1000000:1"
+	@scripts/ensure-postgres
+	cargo build --locked --release
+	python3 benches/scale.py $(SIZES)
 
 lint: lint-format lint-clippy lint-docs ## format, clippy and docs, as the CI does it
 
