@@ -283,6 +283,14 @@ class Daemon:
         of = lambda name: int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
         return of("VmRSS"), of("VmHWM")
 
+    def cpu_s(self):
+        """Processor seconds of the process so far; None where the system does not tell."""
+        try:
+            fields = open(f"/proc/{self._process.pid}/stat").read().rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def report(self, query):
         """Triggers a report and asks until it is complete: seconds, and the CSV."""
         self.http.get("/healthz")  # connects anew if the server closed an idle connection
