@@ -1,11 +1,11 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test bench bench-trigger bench-writers bench-freshness bench-ingest \
-	lint lint-format lint-clippy lint-docs
+.PHONY: help demo demo-live test bench bench-baseline bench-instructions bench-trigger bench-writers bench-freshness \
+	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
-		printf '  make %-15s %s\n' "$$name" "$$what"; done
+		printf '  make %-18s %s\n' "$$name" "$$what"; done
 
 demo: ## a report over a generated fleet, in a private Postgres; ends after it
 	@scripts/ensure-postgres
@@ -23,8 +23,15 @@ test: ## all tests; each starts what Postgres it needs
 		set -x; cargo test --locked --no-fail-fast; \
 	fi
 
-bench: ## the benches, in about three minutes; BENCH="--save-baseline before", then BENCH="--baseline before"
-	cargo bench --locked -- $(BENCH)
+bench: ## the benches, compared with what bench-baseline stored and with benches/instructions.txt; BENCH=render takes some
+	cargo bench --locked -- --baseline-lenient stored --noise-threshold 0.2 $(BENCH)
+	scripts/count-instructions
+
+bench-baseline: ## the benches, stored on this machine for later ones to be compared with
+	cargo bench --locked -- --save-baseline stored $(BENCH)
+
+bench-instructions: ## instructions of the hot loops against benches/instructions.txt: 20 % more fail
+	scripts/count-instructions
 
 # Live measurements: a private Postgres each, gone afterwards. BENCH="--help" lists the options of one.
 LIVE = cargo bench --locked --bench live --
@@ -45,6 +52,17 @@ bench-ingest: ## rows a second with the daemon and without, and catching up; BEN
 	@scripts/ensure-postgres
 	$(LIVE) ingest $(BENCH)
 
+bench-peers: ## the same report by DuckDB, ClickHouse and Postgres alone; PEERS="--stores 100000 --rounds 3"
+	@scripts/ensure-postgres
+	@scripts/peers-venv target/peers-venv
+	cargo build --locked --release
+	target/peers-venv/bin/python benches/peers.py $(PEERS)
+
+bench-scale: ## import, rebuild, restart, memory, disk and reports by size; SIZES="13559 100000:7 1000000:1"
+	@scripts/ensure-postgres
+	cargo build --locked --release
+	python3 benches/scale.py $(SIZES)
+
 lint: lint-format lint-clippy lint-docs ## format, clippy and docs, as the CI does it
 
 lint-format:
@@ -52,7 +70,7 @@ lint-format:
 
 lint-clippy:
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --bench live -- -D warnings
+	cargo clippy --locked --bench live --bench instructions -- -D warnings
 
 lint-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

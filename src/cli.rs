@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit;
+mod generate;
 mod output;
 mod reach;
 mod signals;
@@ -20,7 +21,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::{CONFIG_FILE_DEFAULT, Config, ConfigFile, FlagValue};
 use args::{Cli, Verb};
 
-pub use args::{Command, DemoArgs, ImportArgs, ReportArgs, ServeArgs};
+pub use args::{Command, DemoArgs, GenerateArgs, ImportArgs, ReportArgs, RowOrder, ServeArgs};
 pub use exit::{Exit, Refusal, answer, fail, install_panic_hook};
 pub use output::{OutputError, write_stdout};
 
@@ -38,6 +39,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Rebuild => commands::rebuild(&config).await,
         Command::Migrate => commands::migrate(&config).await,
         Command::Demo(arguments) => commands::demo(&config, &arguments).await,
+        Command::Generate(arguments) => generate::generate(&arguments),
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -310,6 +311,51 @@ fn the_daemon_answers_survives_and_repairs() {
         left.iter().all(|path| path.extension().is_some_and(|e| e == "csv")),
         "{left:?}"
     );
+}
+
+#[test]
+fn a_generated_fleet_is_imported_as_it_is_and_never_overwritten() {
+    let place = Workplace::new();
+    let generate = ["generate", "--out", "new/fleet", "--stores", "30", "--days", "2"];
+    let said = place.ok(&generate);
+    let rows = |name: &str| fs::read_to_string(place.dir.path().join("new/fleet").join(name)).unwrap();
+    for name in ["store_status.csv", "menu_hours.csv", "timezones.csv"] {
+        let count = rows(name).lines().count() - 1;
+        assert!(said.contains(&format!("{count} rows in new/fleet/{name}\n")), "{said}");
+    }
+    let summary = place.ok(&[
+        "import",
+        "--strict",
+        "--activity",
+        "new/fleet/store_status.csv",
+        "--hours",
+        "new/fleet/menu_hours.csv",
+        "--timezones",
+        "new/fleet/timezones.csv",
+    ]);
+    assert_eq!(summary.lines().count(), 4, "{summary}");
+
+    let status = rows("store_status.csv");
+    fs::remove_file(place.dir.path().join("new/fleet/menu_hours.csv")).unwrap();
+    let refused = place.run(&generate);
+    assert_eq!(refused.status.code(), Some(1));
+    let message = text(&refused.stderr);
+    assert!(message.contains("timezones.csv exists already") || message.contains("store_status.csv exists already"));
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert_eq!(rows("store_status.csv"), status);
+
+    place.ok(&[
+        "generate", "--out", "other", "--stores", "30", "--days", "2", "--order", "store",
+    ]);
+    let by_store = fs::read_to_string(place.dir.path().join("other/store_status.csv")).unwrap();
+    let sorted = |csv: &str| csv.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&by_store), sorted(&status), "the same rows");
+    assert_ne!(by_store, status, "in another order");
+
+    fs::write(place.dir.path().join("file"), "").unwrap();
+    let refused = place.run(&["generate", "--out", "file/fleet"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("cannot make the directory file/fleet"));
 }
 
 #[test]

@@ -135,6 +135,17 @@ Examples:
   uptally demo
   uptally demo --stores 13559 --once --seed 7")]
     Demo(DemoArgs),
+
+    /// Write the CSV files of a made-up fleet, to import or to measure with
+    #[command(after_help = "\
+The same options write the same files. They end at 2023-01-25 18:13:22 UTC: ask for reports as of latest.
+
+Examples:
+  uptally generate --out fleet
+  uptally generate --out fleet --stores 1000000 --days 1
+  uptally import --activity fleet/store_status.csv --hours fleet/menu_hours.csv \\
+    --timezones fleet/timezones.csv")]
+    Generate(GenerateArgs),
 }
 
 /// Of `uptally serve`.
@@ -207,6 +218,43 @@ pub struct DemoArgs {
     /// Generate the same fleet again [default: another one each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+/// Of `uptally generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Where the files go; made if it is not there. No file is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// Stores in the fleet
+    #[arg(long, value_name = "N", default_value_t = 13_559, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub stores: u32,
+
+    /// Days of polls
+    #[arg(long, value_name = "D", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+
+    /// Time between two polls of a store; about three in ten never arrive
+    #[arg(long, value_name = "M", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub poll_minutes: u32,
+
+    /// Other seeds make other fleets
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+
+    /// The order of the status rows: as observed, or one store after another
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t = RowOrder::Time)]
+    pub order: RowOrder,
+}
+
+/// The order of generated status rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RowOrder {
+    /// As they were observed.
+    Time,
+    /// One store after another.
+    Store,
 }
 
 impl GlobalArgs {

@@ -53,6 +53,7 @@ fn every_command_reads() {
         "migrate",
         "config",
         "demo",
+        "generate --out d",
     ] {
         command(args);
         assert_eq!(error_kind(&format!("{args} --help")), ErrorKind::DisplayHelp);
@@ -138,6 +139,23 @@ fn a_demo_has_a_size() {
     };
     assert_eq!((demo.stores, demo.once, demo.seed), (5, true, Some(7)));
     assert_eq!(error_kind("demo --stores 0"), ErrorKind::ValueValidation);
+}
+
+#[test]
+fn a_generated_fleet_has_the_size_of_the_real_one_unless_told() {
+    let Command::Generate(fleet) = command("generate --out d") else {
+        panic!("not a fleet");
+    };
+    assert_eq!((fleet.stores, fleet.days, fleet.poll_minutes), (13_559, 8, 60));
+    assert_eq!((fleet.seed, fleet.order), (1, RowOrder::Time));
+    assert_eq!(error_kind("generate"), ErrorKind::MissingRequiredArgument);
+    for refused in ["--stores 0", "--days 0", "--poll-minutes 0", "--order random"] {
+        let kind = error_kind(&format!("generate --out d {refused}"));
+        assert!(
+            matches!(kind, ErrorKind::ValueValidation | ErrorKind::InvalidValue),
+            "{refused}"
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The polling feed of a made-up fleet: jitter, gaps and outages.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 
 use super::random::{STREAM_OUTAGES, STREAM_POLL, normal, poisson, stream};
@@ -50,44 +52,58 @@ impl<'a> Feed<'a> {
 
     /// Makes the polls of the next slot.
     fn fill(&mut self) {
-        let FleetOptions {
-            seed,
-            missing,
-            poll_interval_us,
-            end,
-            ..
-        } = self.fleet.options;
+        let options = &self.fleet.options;
         let slot = self.next_slot;
         self.next_slot += 1;
-        let slot_start_us = slot * poll_interval_us;
-        self.enter_block(slot_start_us.div_euclid(OUTAGE_BLOCK_US));
-        let jitter_us = (poll_interval_us / 10 * 9).max(1);
-        for (store, outages) in (0..).zip(&self.outages) {
-            let mut rng = stream(seed, STREAM_POLL, u64::from(store), slot.cast_unsigned());
-            let at = end.plus(slot_start_us + rng.i64(0..jitter_us));
-            if rng.f64() >= missing {
-                let is_down = outages.iter().any(|outage| outage.contains(at));
-                let status = if is_down { Status::Inactive } else { Status::Active };
-                self.polls.push(Poll { at, store, status });
+        let block = block_of(options, slot);
+        let is_new_block = self.block.replace(block) != Some(block);
+        for (store, outages) in (0..).zip(&mut self.outages) {
+            if is_new_block {
+                make_outages(options, store, block, outages);
             }
+            self.polls.extend(poll(options, store, slot, outages));
         }
         self.polls.sort_unstable_by(|a, b| b.cmp(a));
     }
+}
 
-    fn enter_block(&mut self, block: i64) {
-        if self.block.replace(block) == Some(block) {
-            return;
+/// The polls of one store, in time order: the same that [`Feed`] has of it.
+pub(super) fn of_store(options: FleetOptions, store: u32, slots: Range<i64>) -> impl Iterator<Item = Poll> {
+    let (mut outages, mut block) = (Vec::new(), None);
+    slots.filter_map(move |slot| {
+        let entered = block_of(&options, slot);
+        if block.replace(entered) != Some(entered) {
+            make_outages(&options, store, entered, &mut outages);
         }
-        let FleetOptions { seed, end, .. } = self.fleet.options;
-        for (store, outages) in (0..).zip(&mut self.outages) {
-            outages.clear();
-            // The one before may reach into this one, and a slot may reach into the one after.
-            for block in block - 1..=block + 1 {
-                let mut rng = stream(seed, STREAM_OUTAGES, store, block.cast_unsigned());
-                let start = end.plus(block * OUTAGE_BLOCK_US);
-                outages.extend((0..poisson(&mut rng, OUTAGES_PER_BLOCK)).map(|_| outage(&mut rng, start)));
-            }
-        }
+        poll(&options, store, slot, &outages)
+    })
+}
+
+/// What the poll of a store in a slot finds; None if it never arrives.
+fn poll(options: &FleetOptions, store: u32, slot: i64, outages: &[Span]) -> Option<Poll> {
+    let interval_us = options.poll_interval_us;
+    let jitter_us = (interval_us / 10 * 9).max(1);
+    let mut rng = stream(options.seed, STREAM_POLL, u64::from(store), slot.cast_unsigned());
+    let at = options.end.plus(slot * interval_us + rng.i64(0..jitter_us));
+    (rng.f64() >= options.missing).then(|| {
+        let is_down = outages.iter().any(|outage| outage.contains(at));
+        let status = if is_down { Status::Inactive } else { Status::Active };
+        Poll { at, store, status }
+    })
+}
+
+fn block_of(options: &FleetOptions, slot: i64) -> i64 {
+    (slot * options.poll_interval_us).div_euclid(OUTAGE_BLOCK_US)
+}
+
+/// The outages of a store that matter to the slots that begin in a block.
+fn make_outages(options: &FleetOptions, store: u32, block: i64, outages: &mut Vec<Span>) {
+    outages.clear();
+    // The one before may reach into this one, and a slot may reach into the one after.
+    for block in block - 1..=block + 1 {
+        let mut rng = stream(options.seed, STREAM_OUTAGES, u64::from(store), block.cast_unsigned());
+        let start = options.end.plus(block * OUTAGE_BLOCK_US);
+        outages.extend((0..poisson(&mut rng, OUTAGES_PER_BLOCK)).map(|_| outage(&mut rng, start)));
     }
 }
 

@@ -14,6 +14,8 @@ mod tests;
 
 use std::io::{self, Write};
 
+use chrono::{Datelike, Timelike};
+
 use crate::import::row::{ActivityRow, HoursRow, TimezoneRow};
 use crate::time::{DAY_US, HOUR_US, SECOND_US, Timestamp};
 
@@ -85,9 +87,18 @@ impl Fleet {
 
     /// The polls of the `days` before `end`, in time order.
     pub fn backfill(&self) -> impl Iterator<Item = Poll> + '_ {
-        let slots = i64::from(self.options.days) * DAY_US / self.options.poll_interval_us;
         let end = self.options.end;
-        Feed::starting(self, -slots).take_while(move |poll| poll.at < end)
+        Feed::starting(self, -self.backfill_slots()).take_while(move |poll| poll.at < end)
+    }
+
+    /// The same polls, one store after another.
+    pub fn backfill_by_store(&self) -> impl Iterator<Item = Poll> + '_ {
+        let slots = self.backfill_slots();
+        (0..self.options.stores).flat_map(move |store| feed::of_store(self.options, store, -slots..0))
+    }
+
+    fn backfill_slots(&self) -> i64 {
+        i64::from(self.options.days) * DAY_US / self.options.poll_interval_us
     }
 
     /// The polls from `end` on, in time order, without an end of its own if any store is polled at all.
@@ -132,34 +143,82 @@ impl Fleet {
         })
     }
 
-    /// Writes the backfill as a status CSV, in time order.
-    pub fn write_activity_csv(&self, mut out: impl Write) -> io::Result<()> {
-        writeln!(out, "store_id,status,timestamp_utc")?;
-        for row in self.activity_rows() {
-            let at = row.at.to_chrono().format("%Y-%m-%d %H:%M:%S%.6f UTC");
-            writeln!(out, "{},{},{at}", row.store_id, row.status)?;
-        }
-        out.flush()
+    /// Writes the backfill as a status CSV, in time order; returns how many rows.
+    pub fn write_activity_csv(&self, out: impl Write) -> io::Result<u64> {
+        self.write_polls(self.backfill(), out)
     }
 
-    /// Writes the weekly hours as a CSV.
-    pub fn write_hours_csv(&self, mut out: impl Write) -> io::Result<()> {
+    /// Writes the same rows one store after another.
+    pub fn write_activity_csv_by_store(&self, out: impl Write) -> io::Result<u64> {
+        self.write_polls(self.backfill_by_store(), out)
+    }
+
+    fn write_polls(&self, polls: impl Iterator<Item = Poll>, mut out: impl Write) -> io::Result<u64> {
+        out.write_all(b"store_id,status,timestamp_utc\n")?;
+        let mut rows = 0;
+        let mut line = Vec::new();
+        for row in polls.filter_map(|poll| self.activity_row(poll)) {
+            line.clear();
+            line.extend_from_slice(row.store_id.as_bytes());
+            line.push(b',');
+            line.extend_from_slice(row.status.as_str().as_bytes());
+            line.push(b',');
+            push_utc(&mut line, row.at);
+            line.push(b'\n');
+            out.write_all(&line)?;
+            rows += 1;
+        }
+        out.flush()?;
+        Ok(rows)
+    }
+
+    /// Writes the weekly hours as a CSV; returns how many rows.
+    pub fn write_hours_csv(&self, mut out: impl Write) -> io::Result<u64> {
         writeln!(out, "store_id,day,start_time_local,end_time_local")?;
+        let mut rows = 0;
         for row in self.hours_rows() {
             let (start, end) = (clock(row.start_us), clock(row.end_us));
             writeln!(out, "{},{},{start},{end}", row.store_id, row.day)?;
+            rows += 1;
         }
-        out.flush()
+        out.flush()?;
+        Ok(rows)
     }
 
-    /// Writes the time zones as a CSV.
-    pub fn write_timezones_csv(&self, mut out: impl Write) -> io::Result<()> {
+    /// Writes the time zones as a CSV; returns how many rows.
+    pub fn write_timezones_csv(&self, mut out: impl Write) -> io::Result<u64> {
         writeln!(out, "store_id,timezone_str")?;
+        let mut rows = 0;
         for row in self.timezone_rows() {
             writeln!(out, "{},{}", row.store_id, row.zone)?;
+            rows += 1;
         }
-        out.flush()
+        out.flush()?;
+        Ok(rows)
     }
+}
+
+/// Appends an instant as the real feed spells it: `2023-01-22 12:09:39.388884 UTC`. Digit by digit, as going
+/// through chrono's formatter would take most of the time of writing a large file.
+fn push_utc(line: &mut Vec<u8>, at: Timestamp) {
+    let utc = at.to_chrono();
+    let (year, month, day) = (utc.year().unsigned_abs(), utc.month(), utc.day());
+    let (hour, minute, second, micros) = (utc.hour(), utc.minute(), utc.second(), utc.nanosecond() / 1_000);
+    let mut part = |number: u32, lowest: u8, after: &[u8]| {
+        let mut unit = 10_u32.pow(u32::from(lowest));
+        while unit > 0 {
+            line.push(b'0' + u8::try_from(number / unit % 10).unwrap_or_default());
+            unit /= 10;
+        }
+        line.extend_from_slice(after);
+    };
+    part(year, 3, b"-");
+    part(month, 1, b"-");
+    part(day, 1, b" ");
+    part(hour, 1, b":");
+    part(minute, 1, b":");
+    part(second, 1, b".");
+    part(micros, 5, b" UTC");
 }
 
 /// `HH:MM:SS`; generated hours are of whole seconds.

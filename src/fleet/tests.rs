@@ -126,6 +126,38 @@ fn the_live_feed_goes_on_where_the_backfill_ends() {
 }
 
 #[test]
+fn by_store_the_backfill_is_the_same() {
+    // Longer than a block of outages, and an interval that does not divide it.
+    let fleet = Fleet::generate(FleetOptions {
+        stores: 20,
+        days: 20,
+        poll_interval_us: 97 * MINUTE_US,
+        ..FleetOptions::default()
+    });
+    let mut polls: Vec<Poll> = fleet.backfill_by_store().collect();
+    assert!(polls.is_sorted_by_key(|poll| (poll.store, poll.at)));
+    polls.sort_unstable();
+    assert!(fleet.backfill().eq(polls));
+}
+
+#[test]
+fn an_instant_is_spelled_as_the_feed_spells_it() {
+    for micros in [
+        0,
+        1,
+        1_674_389_379_388_884,
+        1_674_670_402_479_220,
+        4_102_444_799_999_999,
+    ] {
+        let at = Timestamp::from_micros(micros);
+        let mut line = Vec::new();
+        push_utc(&mut line, at);
+        let expected = at.to_chrono().format("%Y-%m-%d %H:%M:%S%.6f UTC").to_string();
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+}
+
+#[test]
 fn a_feed_that_can_hold_nothing_ends() {
     let none = Fleet::generate(FleetOptions { stores: 0, ..small() });
     assert_eq!(none.live().next(), None);

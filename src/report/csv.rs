@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 
 use crate::rollup::{Plan, Snapshot, Sums};
 use crate::time::{HOUR_US, MINUTE_US, Timestamp};
@@ -60,9 +60,10 @@ pub fn render(
         taken: AtomicUsize::new(0),
     });
     let parts = snapshot.len().div_ceil(STORES_PER_PART);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Asking takes files of the system to be read, and the answer does not change.
+    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (done, rendered) = mpsc::channel();
-    for _ in 1..threads.min(parts) {
+    for _ in 1..(*THREADS).min(parts) {
         let (work, done) = (Arc::clone(&work), done.clone());
         std::thread::spawn(move || work.render_parts(|part, rows| drop(done.send((part, rows)))));
     }
