@@ -21,6 +21,9 @@ const ROW_BYTES: usize = 64;
 /// Stores that a thread renders at a time, in about 200 us: no thread waits much longer for another.
 const STORES_PER_PART: usize = 2_000;
 
+/// Threads that can run at once. Remembered: asking makes the system read files.
+static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// The snapshot's memory does not go back far enough for this instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BeforeMemory {
@@ -60,8 +63,6 @@ pub fn render(
         taken: AtomicUsize::new(0),
     });
     let parts = snapshot.len().div_ceil(STORES_PER_PART);
-    // Asking takes files of the system to be read, and the answer does not change.
-    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (done, rendered) = mpsc::channel();
     for _ in 1..(*THREADS).min(parts) {
         let (work, done) = (Arc::clone(&work), done.clone());

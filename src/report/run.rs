@@ -49,7 +49,7 @@ impl Early {
 
 impl Rendering {
     /// What came of it, as of the instant that was recorded; none if that one has other windows.
-    async fn as_of(self, as_of: Option<Timestamp>) -> Option<Result<Rendered, RenderError>> {
+    async fn recorded_as_of(self, as_of: Option<Timestamp>) -> Option<Result<Rendered, RenderError>> {
         let step = |at: Timestamp| at.micros().div_euclid(WINDOWS_STEP_US);
         if self.as_of.map(step) != as_of.map(step) {
             return None;
@@ -114,7 +114,7 @@ impl Inner {
         early: Option<Rendering>,
     ) -> Result<Rendered, String> {
         let early = match early {
-            Some(rendering) => rendering.as_of(as_of).await,
+            Some(rendering) => rendering.recorded_as_of(as_of).await,
             None => None,
         };
         let rendered = match early {
