@@ -37,6 +37,9 @@ POSTGRES_SETTINGS = {
     "listen_addresses": "",
 }
 
+# Between two reports.
+PAUSE_S = 0.05
+
 
 class Failure(Exception):
     """What ends a script with one line."""
@@ -156,14 +159,18 @@ class Postgres:
         settings = POSTGRES_SETTINGS | {"unix_socket_directories": self.host}
         self._server = subprocess.Popen(
             [self._binary("postgres"), "-D", self._data, *[f"--{name}={value}" for name, value in settings.items()]],
-            stdout=self._log, stderr=self._log, cwd="/", env=environment(),
+            stdout=self._log,
+            stderr=self._log,
+            cwd="/",
+            env=environment(),
             start_new_session=True,  # Ctrl-C is for the script, which then ends the server
             **self._as,
         )
         scratch.at_end(self.stop)
         deadline = time.monotonic() + 60
-        while subprocess.run([self._binary("psql"), "-Xqc", "", self.dsn("postgres")], env=environment(),
-                             capture_output=True).returncode:
+        while subprocess.run(
+            [self._binary("psql"), "-Xqc", "", self.dsn("postgres")], env=environment(), capture_output=True
+        ).returncode:
             if self._server.poll() is not None or time.monotonic() > deadline:
                 raise Failure(f"Postgres does not start: {open(self._log.name).read().strip()[-500:]}")
             time.sleep(0.05)
@@ -190,8 +197,9 @@ class Postgres:
         command = [self._binary("psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", self.dsn(database)]
         for statement in statements:
             command += ["-c", statement]
-        done = subprocess.run(command, stdin=stdin, stdout=stdout or subprocess.PIPE, stderr=subprocess.PIPE,
-                              env=environment())
+        done = subprocess.run(
+            command, stdin=stdin, stdout=stdout or subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
         if done.returncode:
             raise Failure(f"{statements}: {done.stderr.decode().strip()}")
         return done.stdout.decode().strip() if stdout is None else ""
@@ -239,7 +247,10 @@ class Daemon:
             began = time.perf_counter()
             self._process = subprocess.Popen(
                 [UPTALLY, "serve", "--listen", "127.0.0.1:0"],
-                stdout=log, stderr=log, cwd=scratch.dir, start_new_session=True,
+                stdout=log,
+                stderr=log,
+                cwd=scratch.dir,
+                start_new_session=True,
                 env=environment() | {"DATABASE_URL": dsn, "UPTALLY__REPORT__OUTPUT_URL": scratch.path("csvs")},
             )
         scratch.at_end(self.stop)
@@ -292,7 +303,12 @@ class Daemon:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def report(self, query):
-        """Triggers a report and asks until it is complete: seconds, and the CSV."""
+        """Triggers a report and asks until it is complete: seconds, and the CSV.
+
+        After a pause, as reports are not asked for back to back: the end of the one before is on its way to the disk
+        still when its CSV has been read.
+        """
+        time.sleep(PAUSE_S)
         self.http.get("/healthz")  # connects anew if the server closed an idle connection
         began = time.perf_counter()
         status, body, location = self.http.request("POST", f"/trigger_report?{query}")
@@ -370,8 +386,10 @@ def _cpu():
 
 
 def machine_line(m):
-    return (f"{m['cpu']}, {m['cores']} cores, {m['ram_gb']} GB; {m['system']}; PostgreSQL {m['postgres']}, fsync on; "
-            f"{m['date']}, commit {m['commit']}, load before {m['load_before']}; `{m['command']}`")
+    return (
+        f"{m['cpu']}, {m['cores']} cores, {m['ram_gb']} GB; {m['system']}; PostgreSQL {m['postgres']}, fsync on; "
+        f"{m['date']}, commit {m['commit']}, load before {m['load_before']}; `{m['command']}`"
+    )
 
 
 def table(head, rows):
@@ -386,10 +404,10 @@ def quantile(values, q):
     return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
-def median_and_range(values, scale=1.0, digits=1):
-    """`12.3 (11.0 to 14.2)`"""
-    low, middle, high = (scale * pick(values) for pick in (min, statistics.median, max))
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def median_and_range(values, scale=1.0, digits=2):
+    """`12.3 (11.0 to 14.2)`; of one value only that."""
+    low, middle, high = (f"{scale * pick(values):.{digits}f}" for pick in (min, statistics.median, max))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
 def write_json(path, value):

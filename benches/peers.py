@@ -35,8 +35,21 @@ import os
 import statistics
 import time
 
-from harness import (TARGET, Daemon, Failure, Postgres, Scratch, machine, machine_line, median_and_range, run_script,
-                     say, table, uptally, write_json)
+from harness import (
+    TARGET,
+    Daemon,
+    Failure,
+    Postgres,
+    Scratch,
+    machine,
+    machine_line,
+    median_and_range,
+    run_script,
+    say,
+    table,
+    uptally,
+    write_json,
+)
 
 REPORT = "as_of=latest&windows=rolling&closed=uptime"
 COLUMNS = [f"{what}_last_{window}" for what in ("uptime", "downtime") for window in ("hour", "day", "week")]
@@ -60,8 +73,9 @@ class DuckDb:
 WITH zone AS (
     SELECT tz,
         epoch_us(timezone(tz, make_timestamptz({now}))) - {now} AS offset_us,
-        least(epoch_us(timezone(tz, TIMESTAMPTZ '{year}-01-01 00:00:00+00')) - epoch_us(TIMESTAMPTZ '{year}-01-01 00:00:00+00'),
-              epoch_us(timezone(tz, TIMESTAMPTZ '{year}-07-01 00:00:00+00')) - epoch_us(TIMESTAMPTZ '{year}-07-01 00:00:00+00')) AS standard_us,
+        least(epoch_us(timezone(tz, TIMESTAMPTZ '{year}-01-01 00:00:00+00') - TIMESTAMP '{year}-01-01 00:00:00'),
+              epoch_us(timezone(tz, TIMESTAMPTZ '{year}-07-01 00:00:00+00') - TIMESTAMP '{year}-07-01 00:00:00')
+        ) AS standard_us,
         ({now} + standard_us) // 3600000000 * 3600000000 - standard_us AS window_end
     FROM (SELECT DISTINCT tz FROM stores)),
 -- Every wall time that opens or closes a store, on every day that matters, as an instant.
@@ -119,7 +133,7 @@ FROM stores LEFT JOIN downtime USING (store_id) ORDER BY store_id"""
             f"CREATE TYPE store AS ENUM (SELECT store_id FROM {stores} ORDER BY store_id)",
             f"CREATE TABLE stores AS SELECT store_id::store AS store_id, tz FROM {stores} ORDER BY store_id",
             f"CREATE TABLE hours AS SELECT store_id::store AS store_id, day, opens, closes FROM {hours} ORDER BY ALL",
-            f"CREATE TABLE status AS SELECT store_id::store AS store_id, ts, inactive FROM {status} ORDER BY store_id, ts",
+            f"CREATE TABLE status AS SELECT store_id::store AS store_id, ts, inactive FROM {status} ORDER BY ALL",
         ):
             self._db.execute(statement)
         self._sql = self.SQL.format(now=data.now_us, year=data.year)
@@ -132,8 +146,8 @@ class ClickHouse:
     name = "ClickHouse"
     package = "chdb"
 
-    # The array of a store's rows, sorted, is quicker than the window function or an ASOF join; an instant and its status
-    # are packed into one number, as an array of numbers sorts faster than one of pairs.
+    # The array of a store's rows, sorted, is quicker than the window function or an ASOF join; an instant and its
+    # status are packed into one number, as an array of numbers sorts faster than one of pairs.
     SQL = """
 WITH zone AS (
     SELECT tz, peers_offset(intDiv({now}, 1000000), tz) AS offset_s,
@@ -152,7 +166,8 @@ outage AS (
     SELECT store_id, intDiv(pair.1, 2) AS since, intDiv(pair.2, 2) AS until
     FROM (SELECT store_id, arraySort(groupArray(toUnixTimestamp64Micro(ts) * 2 + inactive)) AS rows
           FROM peers.status GROUP BY store_id)
-    ARRAY JOIN arrayFilter(p -> p.1 % 2 = 1, arrayZip(rows, arrayPushBack(arrayPopFront(rows), toInt64({now}) * 2))) AS pair),
+    ARRAY JOIN arrayFilter(
+        p -> p.1 % 2 = 1, arrayZip(rows, arrayPushBack(arrayPopFront(rows), toInt64({now}) * 2))) AS pair),
 inside AS (
     SELECT store_id, tz, offset_s, window_end,
         greatest(since, window_end - 168 * 3600000000) AS from_us, least(until, window_end) AS to_us
@@ -197,7 +212,8 @@ SETTINGS max_threads = {threads}"""
             # There is no function that takes a zone from a column except the one that writes a text.
             "CREATE FUNCTION peers_offset AS (t, tz) -> "
             "toInt64(toUnixTimestamp(toString(toDateTime(t, 'UTC'), tz), 'UTC')) - t",
-            "CREATE TABLE peers.stores (store_id String, tz LowCardinality(String)) ENGINE = MergeTree ORDER BY store_id",
+            "CREATE TABLE peers.stores (store_id String, tz LowCardinality(String)) "
+            "ENGINE = MergeTree ORDER BY store_id",
             "CREATE TABLE peers.hours (store_id String, day UInt8, opens UInt32, closes UInt32) "
             "ENGINE = MergeTree ORDER BY (store_id, day)",
             "CREATE TABLE peers.status (store_id String, ts DateTime64(6, 'UTC'), inactive Bool) "
@@ -233,7 +249,8 @@ WITH zone AS MATERIALIZED (
     CROSS JOIN (SELECT timestamptz 'epoch' + {now} * interval '1 microsecond' AS at) n
     CROSS JOIN LATERAL (
         SELECT least(timezone(tz, timestamptz '{year}-01-01 00:00:00+00') - timestamp '{year}-01-01 00:00:00',
-                     timezone(tz, timestamptz '{year}-07-01 00:00:00+00') - timestamp '{year}-07-01 00:00:00') AS standard) l),
+                     timezone(tz, timestamptz '{year}-07-01 00:00:00+00') - timestamp '{year}-07-01 00:00:00')
+               AS standard) l),
 outage AS (
     SELECT i.store_id, s.tz, z.window_end,
         greatest(i.ts, z.window_end - interval '168 hours') AS since, least(n.ts, z.window_end) AS until
@@ -270,7 +287,10 @@ FROM stores LEFT JOIN downtime USING (store_id) ORDER BY store_id"""
         data.postgres.create("peers")
         for name, columns in (
             ("stores", "store_id text PRIMARY KEY, tz text NOT NULL"),
-            ("hours", "store_id text, day int, opens int, closes int, PRIMARY KEY (store_id, day, opens) INCLUDE (closes)"),
+            (
+                "hours",
+                "store_id text, day int, opens int, closes int, PRIMARY KEY (store_id, day, opens) INCLUDE (closes)",
+            ),
             ("status", "store_id text, ts timestamptz, inactive boolean, PRIMARY KEY (store_id, ts)"),
         ):
             data.postgres.sql(f"CREATE TABLE {name} ({columns})", "peers")
@@ -301,17 +321,30 @@ class Data:
 
     def __init__(self, scratch, postgres):
         self._scratch, self.postgres = scratch, postgres
-        self.now_us = int(self._sql("SELECT (extract(epoch FROM max(timestamp_utc)) * 1000000)::bigint FROM public.store_activity"))
+        self.now_us = int(
+            self._sql("SELECT (extract(epoch FROM max(timestamp_utc)) * 1000000)::bigint FROM public.store_activity")
+        )
         self.year = int(self._sql("SELECT extract(year FROM max(timestamp_utc)) FROM public.store_activity"))
         self.rows = int(self._sql("SELECT count(*) FROM public.store_activity"))
-        self._export("status.csv", "SELECT store_id, timestamp_utc AS ts, status = 'inactive' AS inactive FROM public.store_activity")
-        known = " UNION ".join(f"SELECT store_id FROM public.store_{name}" for name in ("activity", "business_hours", "timezones"))
-        self._export("stores.csv", f"""
+        self._export(
+            "status.csv",
+            "SELECT store_id, timestamp_utc AS ts, status = 'inactive' AS inactive FROM public.store_activity",
+        )
+        known = " UNION ".join(
+            f"SELECT store_id FROM public.store_{name}" for name in ("activity", "business_hours", "timezones")
+        )
+        self._export(
+            "stores.csv",
+            f"""
             SELECT store_id, coalesce(timezone_str, 'America/Chicago') AS tz
-            FROM ({known}) k LEFT JOIN public.store_timezones USING (store_id)""")
-        self._export("raw_hours.csv", """
+            FROM ({known}) k LEFT JOIN public.store_timezones USING (store_id)""",
+        )
+        self._export(
+            "raw_hours.csv",
+            """
             SELECT store_id, day, extract(epoch FROM start_time_local)::int, extract(epoch FROM end_time_local)::int
-            FROM public.store_business_hours ORDER BY store_id""")
+            FROM public.store_business_hours ORDER BY store_id""",
+        )
         self.stores = self._clean_hours()
 
     def path(self, name):
@@ -391,7 +424,9 @@ def compare(ours, theirs, name):
             if abs(mine - other) > 1:
                 wrong.append(f"{store_id} {column}: {mine / 100} by Uptally, {other / 100} by {name}")
     if wrong:
-        raise Failure(f"{len(wrong)} of {exact + close + len(wrong)} numbers differ, the first ones: " + "; ".join(wrong[:5]))
+        raise Failure(
+            f"{len(wrong)} of {exact + close + len(wrong)} numbers differ, the first ones: " + "; ".join(wrong[:5])
+        )
     return {"numbers": exact + close, "equal": exact, "within_0.01": close}
 
 
@@ -430,15 +465,19 @@ def main():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="With --activity, --hours and --timezones"
-                                     " all three, that data is used instead of a generated fleet.")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="With --activity, --hours and --timezones" " all three, that data is used instead of a generated fleet.",
+    )
     parser.add_argument("--stores", type=int, default=13_559)
     parser.add_argument("--days", type=int, default=8, help="days of generated polls (default: 8)")
     for name in ("activity", "hours", "timezones"):
         parser.add_argument(f"--{name}", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--reports", type=int, default=20, help="reports by Uptally in a round (default: 20)")
-    parser.add_argument("--only", nargs="+", choices=[peer.name for peer in PEERS], default=[peer.name for peer in PEERS])
+    parser.add_argument(
+        "--only", nargs="+", choices=[peer.name for peer in PEERS], default=[peer.name for peer in PEERS]
+    )
     parser.add_argument("--json", metavar="FILE", default=os.path.join(TARGET, "peers", "results.json"))
     arguments = parser.parse_args()
     given = [arguments.activity, arguments.hours, arguments.timezones]
@@ -476,20 +515,39 @@ def load_peers(data, names):
 def tell(facts, data, peers, checks, times, arguments):
     rounds = {name: [statistics.median(values) for values in runs] for name, runs in times.items()}
     everything = [value for run in times["Uptally"] for value in run]
-    rows = [["Uptally", median_and_range(everything, 1e3), "1", ""]]
+    rows = [["Uptally", median_and_range(everything, 1e3, 1), "1", ""]]
     ratios = {}
     for peer in peers:
         ratios[peer.name] = [theirs / ours for theirs, ours in zip(rounds[peer.name], rounds["Uptally"])]
         check = checks[peer.name]
         equal = f"{check['equal']} of {check['numbers']}"
-        rows.append([f"{peer.name} {peer.version}", median_and_range(rounds[peer.name], 1e3, 0),
-                     median_and_range(ratios[peer.name], 1, 0), equal])
-    print(f"\n{data.stores} stores, {data.rows} rows, report of rolling windows as of the newest observation; "
-          f"{arguments.rounds} rounds of {arguments.reports} reports by Uptally and one by each peer; median (lowest to highest)\n")
+        rows.append(
+            [
+                f"{peer.name} {peer.version}",
+                median_and_range(rounds[peer.name], 1e3, 0),
+                median_and_range(ratios[peer.name], 1, 0),
+                equal,
+            ]
+        )
+    print(
+        f"\n{data.stores} stores, {data.rows} rows, report of rolling windows as of the newest observation; "
+        f"{arguments.rounds} rounds of {arguments.reports} reports by Uptally and one by each peer;"
+        " median (lowest to highest)\n"
+    )
     print(table(["report from", "ms", "times Uptally's, by round", "numbers equal to Uptally's"], rows))
     print(f"\n{machine_line(facts)}")
-    write_json(arguments.json, {"machine": facts, "stores": data.stores, "rows": data.rows, "equal": checks,
-                                "versions": {peer.name: peer.version for peer in peers}, "seconds": times, "ratios": ratios})
+    write_json(
+        arguments.json,
+        {
+            "machine": facts,
+            "stores": data.stores,
+            "rows": data.rows,
+            "equal": checks,
+            "versions": {peer.name: peer.version for peer in peers},
+            "seconds": times,
+            "ratios": ratios,
+        },
+    )
     say(f"written to {os.path.relpath(arguments.json)}")
 
 

@@ -16,11 +16,11 @@ gone at the end. What is compared is interleaved in rounds and given as a ratio 
 - flush: writing the whole rollup after a rebuild, by the daemon's own figure;
 - memory: resident, after the rebuild is flushed and after a restart; and the peak of the rebuild;
 - disk: all tables and indexes of the rollup, per store and day of polls;
-- report: from sending the trigger to the last byte of the CSV; idle, and while rows come in, which makes the writer copy
-  what a snapshot still holds.
+- report: from sending the trigger to the last byte of the CSV; idle, and while rows come in, which makes the writer
+  copy what a snapshot still holds. Calendar windows, as of the newest observation.
 
-Results are kept in target/scale, one file for each size, so that sizes may be run one by one; the table and docs/scale.svg
-are made from all that are there.
+Results are kept in target/scale, one file for each size, so that sizes may be run one by one; the table and
+docs/scale.svg are made from all that are there.
 """
 
 import argparse
@@ -31,14 +31,30 @@ import os
 import random
 import re
 import shutil
-import statistics
 import subprocess
 import threading
 import time
+from statistics import median
 from xml.sax.saxutils import escape
 
-from harness import (ROOT, TARGET, Daemon, Failure, Postgres, Scratch, environment, machine, machine_line, quantile,
-                     run_script, say, table, uptally, write_json)
+from harness import (
+    ROOT,
+    TARGET,
+    Daemon,
+    Failure,
+    Postgres,
+    Scratch,
+    environment,
+    machine,
+    machine_line,
+    median_and_range,
+    quantile,
+    run_script,
+    say,
+    table,
+    uptally,
+    write_json,
+)
 
 DAYS = {1_000_000: 1}  # a week of a million stores would be 119 million rows
 DAYS_ELSE = 7
@@ -57,8 +73,10 @@ def main():
         for stores, days in arguments.sizes:
             result = measure(stores, days, arguments.rounds)
             write_json(os.path.join(arguments.out, f"{stores}.json"), result)
-    results = sorted((json.load(open(path)) for path in glob.glob(os.path.join(arguments.out, "*.json"))),
-                     key=lambda result: result["stores"])
+    results = sorted(
+        (json.load(open(path)) for path in glob.glob(os.path.join(arguments.out, "*.json"))),
+        key=lambda result: result["stores"],
+    )
     if not results:
         raise Failure(f"no results in {arguments.out}")
     print(markdown(results))
@@ -94,7 +112,8 @@ def measure(stores, days, rounds):
         fleet = scratch.path("fleet")
         say(f"{stores} stores, {days} days: generating")
         result["generate_s"], said = timed(
-            lambda: uptally("generate", "--out", fleet, "--stores", str(stores), "--days", str(days)))
+            lambda: uptally("generate", "--out", fleet, "--stores", str(stores), "--days", str(days))
+        )
         result["rows"] = int(re.search(r"(\d+) rows in \S*store_status.csv", said)[1])
         result["hours_rows"] = int(re.search(r"(\d+) rows in \S*menu_hours.csv", said)[1])
         postgres.create("uptally")
@@ -109,16 +128,37 @@ def imports(scratch, postgres, fleet, rounds):
     dsn = postgres.dsn()
     status = os.path.join(fleet, "store_status.csv")
     say("importing hours and time zones")
-    inputs_s, _ = timed(lambda: uptally("import", "--hours", os.path.join(fleet, "menu_hours.csv"), "--timezones",
-                                        os.path.join(fleet, "timezones.csv"), dsn=dsn, cwd=scratch.dir))
+    inputs_s, _ = timed(
+        lambda: uptally(
+            "import",
+            "--hours",
+            os.path.join(fleet, "menu_hours.csv"),
+            "--timezones",
+            os.path.join(fleet, "timezones.csv"),
+            dsn=dsn,
+            cwd=scratch.dir,
+        )
+    )
     ours, copies = [], []
     for number in range(rounds):
         say(f"importing the status rows, round {number + 1} of {rounds}")
-        postgres.sql("CREATE TABLE IF NOT EXISTS public.beside (LIKE public.store_activity INCLUDING ALL)",
-                     "TRUNCATE public.beside", "TRUNCATE public.store_activity", "CHECKPOINT", "uptally")
+        postgres.sql(
+            "CREATE TABLE IF NOT EXISTS public.beside (LIKE public.store_activity INCLUDING ALL)",
+            "TRUNCATE public.beside",
+            "TRUNCATE public.store_activity",
+            "CHECKPOINT",
+            "uptally",
+        )
         with open(status, "rb") as file:
-            copies.append(timed(lambda: postgres.sql(
-                "COPY public.beside (store_id, status, timestamp_utc) FROM STDIN (FORMAT csv, HEADER)", "uptally", stdin=file))[0])
+            copies.append(
+                timed(
+                    lambda: postgres.sql(
+                        "COPY public.beside (store_id, status, timestamp_utc) FROM STDIN (FORMAT csv, HEADER)",
+                        "uptally",
+                        stdin=file,
+                    )
+                )[0]
+            )
         postgres.sql("DROP TABLE public.beside", "CHECKPOINT", "uptally")
         ours.append(timed(lambda: uptally("import", "--activity", status, dsn=dsn, cwd=scratch.dir))[0])
     return {"import_inputs_s": inputs_s, "import_s": ours, "import_copy_s": copies}
@@ -130,11 +170,16 @@ def rebuilds(scratch, postgres, rounds):
     with open(os.devnull, "wb") as nowhere:
         read = lambda: timed(lambda: postgres.sql(copy, "uptally", stdout=nowhere))[0]
         read()
-        figures = {name: [] for name in ("copy_s", "rebuild_s", "rebuild_cpu_s", "flush_s", "flush_rows", "rebuild_rss", "rebuild_peak")}
+        figures = {
+            name: []
+            for name in ("copy_s", "rebuild_s", "rebuild_cpu_s", "flush_s", "flush_rows", "rebuild_rss", "rebuild_peak")
+        }
         for number in range(rounds):
             say(f"rebuilding, round {number + 1} of {rounds}")
             figures["copy_s"].append(read())
-            postgres.sql("UPDATE uptally.checkpoint SET cursor = NULL", "uptally")  # as if there had never been a rollup
+            postgres.sql(
+                "UPDATE uptally.checkpoint SET cursor = NULL", "uptally"
+            )  # as if there had never been a rollup
             daemon = Daemon(scratch, postgres.dsn())
             figures["rebuild_s"].append(daemon.ready_s)
             figures["rebuild_cpu_s"].append(daemon.cpu_s())
@@ -146,9 +191,13 @@ def rebuilds(scratch, postgres, rounds):
             figures["rebuild_peak"].append(peak)
             daemon.stop()
     postgres.sql("VACUUM ANALYZE", "uptally")  # as autovacuum leaves it sooner or later
-    figures["disk_bytes"] = int(postgres.sql(
-        """SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
-           WHERE c.relnamespace = 'uptally'::regnamespace AND c.relname LIKE 'rollup\\_%' AND c.relkind = 'r'""", "uptally"))
+    figures["disk_bytes"] = int(
+        postgres.sql(
+            """SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
+           WHERE c.relnamespace = 'uptally'::regnamespace AND c.relname LIKE 'rollup\\_%' AND c.relkind = 'r'""",
+            "uptally",
+        )
+    )
     return figures
 
 
@@ -168,9 +217,17 @@ def restarts_and_reports(scratch, postgres):
         live, _ = reports(scratch, daemon)
     rss_live, _ = daemon.memory()
     daemon.stop()
-    return {"restart_s": restarts, "restart_rss": [rss for rss, _ in memory], "restart_peak": [peak for _, peak in memory],
-            "report_s": idle, "csv_bytes": csv_bytes, "report_live_s": live, "live_rows": writer.rows, "live_s": writer.seconds,
-            "live_rss": rss_live}
+    return {
+        "restart_s": restarts,
+        "restart_rss": [rss for rss, _ in memory],
+        "restart_peak": [peak for _, peak in memory],
+        "report_s": idle,
+        "csv_bytes": csv_bytes,
+        "report_live_s": live,
+        "live_rows": writer.rows,
+        "live_s": writer.seconds,
+        "live_rss": rss_live,
+    }
 
 
 def reports(scratch, daemon):
@@ -191,8 +248,14 @@ class Writer:
         picked = postgres.sql("SELECT store_id FROM public.store_timezones ORDER BY random() LIMIT 10000", "uptally")
         self._ids = picked.split("\n")
         self._newest = postgres.sql("SELECT max(timestamp_utc) FROM public.store_activity", "uptally")
-        self._psql = subprocess.Popen([os.path.join(postgres.bindir, "psql"), "-Xq", postgres.dsn()], text=True, env=environment(),
-                                      stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._psql = subprocess.Popen(
+            [os.path.join(postgres.bindir, "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", postgres.dsn()],
+            text=True,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self.rows, self.seconds = 0, 0.0
@@ -204,7 +267,9 @@ class Writer:
     def __exit__(self, *_):
         self._ended.set()
         self._thread.join()
-        self._psql.communicate()
+        _, error = self._psql.communicate()
+        if self._psql.returncode:
+            raise Failure(f"rows could not be inserted: {error.strip()}")
 
     def _write(self):
         rng = random.Random(1)
@@ -214,8 +279,14 @@ class Writer:
             self.rows += len(batch)
             at = f"timestamptz '{self._newest}' + interval '{self.rows} ms'"
             values = ",".join(f"('{store_id}', {at}, '{rng.choice(('active', 'inactive'))}')" for store_id in batch)
-            self._psql.stdin.write(f"INSERT INTO public.store_activity (store_id, timestamp_utc, status) VALUES {values};\n")
-            self._psql.stdin.flush()
+            try:
+                print(
+                    f"INSERT INTO public.store_activity (store_id, timestamp_utc, status) VALUES {values};",
+                    file=self._psql.stdin,
+                    flush=True,
+                )
+            except BrokenPipeError:
+                break  # it says why in the end
         self.seconds = time.monotonic() - began
 
 
@@ -228,19 +299,9 @@ def timed(call):
 # ---- telling ---------------------------------------------------------------------------------------------------
 
 
-def middle(values):
-    return statistics.median(values)
-
-
 def ratios(ours, theirs):
     """Of each round, so that what else the machine did hits both."""
     return [mine / other for mine, other in zip(ours, theirs)]
-
-
-def spread(values, digits=2):
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{middle(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def milliseconds(times, q):
@@ -255,18 +316,24 @@ def per_store(value, r):
 LINES = [
     ("days of hourly polls", lambda r: r["days"]),
     ("status rows", lambda r: f"{r['rows']:,}"),
-    ("import of the status rows, rows/s", lambda r: f"{r['rows'] / middle(r['import_s']):,.0f}"),
-    ("- as a ratio to psql COPY", lambda r: spread(ratios(r["import_s"], r["import_copy_s"]))),
-    ("rebuild: start to ready, s", lambda r: spread(r["rebuild_s"])),
-    ("- as a ratio to COPY to /dev/null", lambda r: spread(ratios(r["rebuild_s"], r["copy_s"]))),
-    ("- rows/s", lambda r: f"{r['rows'] / middle(r['rebuild_s']):,.0f}"),
-    ("- processor time of the daemon, s", lambda r: spread(r["rebuild_cpu_s"]) if r["rebuild_cpu_s"][0] else "not known"),
-    ("flush of the whole rollup, s", lambda r: spread(r["flush_s"])),
-    ("- rows/s", lambda r: f"{middle(r['flush_rows']) / middle(r['flush_s']):,.0f}"),
-    ("restart: start to ready, s", lambda r: spread(r["restart_s"])),
-    ("memory after a rebuild, kB per store", lambda r: f"{per_store(middle(r['rebuild_rss']), r) / 1e3:.2f}"),
-    ("- after a restart", lambda r: f"{per_store(middle(r['restart_rss']), r) / 1e3:.2f}"),
-    ("- peak of the rebuild", lambda r: f"{per_store(middle(r['rebuild_peak']), r) / 1e3:.2f}" if r["rebuild_peak"][0] else "not known"),
+    ("import of the status rows, rows/s", lambda r: f"{r['rows'] / median(r['import_s']):,.0f}"),
+    ("- as a ratio to psql COPY", lambda r: median_and_range(ratios(r["import_s"], r["import_copy_s"]))),
+    ("rebuild: start to ready, s", lambda r: median_and_range(r["rebuild_s"])),
+    ("- as a ratio to COPY to /dev/null", lambda r: median_and_range(ratios(r["rebuild_s"], r["copy_s"]))),
+    ("- rows/s", lambda r: f"{r['rows'] / median(r['rebuild_s']):,.0f}"),
+    (
+        "- processor time of the daemon, s",
+        lambda r: median_and_range(r["rebuild_cpu_s"]) if r["rebuild_cpu_s"][0] else "not known",
+    ),
+    ("flush of the whole rollup, s", lambda r: median_and_range(r["flush_s"])),
+    ("- rows/s", lambda r: f"{median(r['flush_rows']) / median(r['flush_s']):,.0f}"),
+    ("restart: start to ready, s", lambda r: median_and_range(r["restart_s"])),
+    ("memory after a rebuild, kB per store", lambda r: f"{per_store(median(r['rebuild_rss']), r) / 1e3:.2f}"),
+    ("- after a restart", lambda r: f"{per_store(median(r['restart_rss']), r) / 1e3:.2f}"),
+    (
+        "- peak of the rebuild",
+        lambda r: f"{per_store(median(r['rebuild_peak']), r) / 1e3:.2f}" if r["rebuild_peak"][0] else "not known",
+    ),
     ("rollup on disk, bytes per store and day", lambda r: f"{per_store(r['disk_bytes'], r) / r['days']:.0f}"),
     ("report, ms: p50", lambda r: milliseconds(r["report_s"], 0.5)),
     ("- p99", lambda r: milliseconds(r["report_s"], 0.99)),
@@ -291,28 +358,26 @@ def markdown(results):
 # that slopes can be compared: a flat line is a cost that grows with the number of stores and no faster.
 PANELS = [
     ("Report", "µs per store", lambda r: quantile(r["report_s"], 0.5) / r["stores"] * 1e6),
-    ("Restart", "µs per store", lambda r: middle(r["restart_s"]) / r["stores"] * 1e6),
-    ("Rebuild", "µs per status row", lambda r: middle(r["rebuild_s"]) / r["rows"] * 1e6),
-    ("Memory after a rebuild", "kB per store", lambda r: per_store(middle(r["rebuild_rss"]), r) / 1e3),
+    ("Restart", "µs per store", lambda r: median(r["restart_s"]) / r["stores"] * 1e6),
+    ("Rebuild", "µs per status row", lambda r: median(r["rebuild_s"]) / r["rows"] * 1e6),
+    ("Memory after a rebuild", "kB per store", lambda r: per_store(median(r["rebuild_rss"]), r) / 1e3),
     ("Rollup on disk", "bytes per store and day", lambda r: per_store(r["disk_bytes"], r) / r["days"]),
-    ("Import", "µs per status row", lambda r: middle(r["import_s"]) / r["rows"] * 1e6),
+    ("Import", "µs per status row", lambda r: median(r["import_s"]) / r["rows"] * 1e6),
 ]
 COLUMNS, WIDTH, HEIGHT, GAP = 3, 280, 230, 10
 # Inside a panel.
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 44, 48
 
-# Greys and a blue that stand out from white and from black alike; where the reader's scheme is known, stronger ones.
+# A grey and a blue that stand out from white and from black alike; stronger greys where the reader's scheme is known.
 STYLE = """
-  text { font: 12px system-ui, sans-serif; fill: #6a737d }
-  .title { font-weight: 600; font-size: 13px; fill: #57606a }
-  .value { font-weight: 600; fill: #57606a }
+  text { font: 12px system-ui, sans-serif; fill: #737b85 }
+  .title { font-weight: 600; font-size: 13px }
+  .value { font-weight: 600 }
   .grid { stroke: #8b949e; stroke-opacity: .35; stroke-width: 1 }
   .curve { stroke: #2f81f7; stroke-width: 2; fill: none }
   .point { fill: #2f81f7 }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #9198a1 }
-    .title, .value { fill: #c9d1d9 }
-  }
+  @media (prefers-color-scheme: light) { text { fill: #57606a } .title, .value { fill: #24292f } }
+  @media (prefers-color-scheme: dark) { text { fill: #9198a1 } .title, .value { fill: #e6edf3 } }
 """
 
 
@@ -322,14 +387,21 @@ def plot(results):
     curves = [(name, unit, [(r["stores"], cost(r)) for r in results]) for name, unit, cost in PANELS]
     decades = max(2, *(math.ceil(2 * _decades([y for _, y in curve])) / 2 + 0.5 for _, _, curve in curves))
     description = " ".join(
-        f"{name}, {unit}: " + ", ".join(f"{_number(y)} at {x:,} stores" for x, y in curve) + "." for name, unit, curve in curves)
-    panels = [f'<g transform="translate({n % COLUMNS * (WIDTH + GAP)} {n // COLUMNS * (HEIGHT + GAP)})">{_panel(*curve, decades)}</g>'
-              for n, curve in enumerate(curves)]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title what">\n'
-        f'<title id="title">Cost per store against the number of stores</title>\n<desc id="what">{escape(description)}</desc>\n'
-        f"<style>{STYLE}</style>\n" + "\n".join(panels) + "\n</svg>\n"
+        f"{name}, {unit}: " + ", ".join(f"{_number(y)} at {x:,} stores" for x, y in curve) + "."
+        for name, unit, curve in curves
     )
+    place = lambda n: f"translate({n % COLUMNS * (WIDTH + GAP)} {n // COLUMNS * (HEIGHT + GAP)})"
+    panels = [f'<g transform="{place(n)}">{_panel(*curve, decades)}</g>' for n, curve in enumerate(curves)]
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-labelledby="what how">',
+        '<title id="what">Cost per store against the number of stores, both axes logarithmic</title>',
+        f'<desc id="how">{escape(description)}</desc>',
+        f"<style>{STYLE}</style>",
+        *panels,
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _decades(values):
@@ -343,14 +415,18 @@ def _panel(name, unit, curve, decades):
     y_low = (min(ys) + max(ys) - decades) / 2
     at_x = lambda x: left + (x - x_low) / (x_high - x_low) * (right - left)
     at_y = lambda y: bottom - (y - y_low) / decades * (bottom - top)
-    parts = [f'<text class="title" x="{left}" y="16">{escape(name)}</text>', f'<text x="{left}" y="32">{escape(unit)}</text>']
+    parts = [
+        f'<text class="title" x="{left}" y="16">{escape(name)}</text>',
+        f'<text x="{left}" y="32">{escape(unit)}</text>',
+    ]
     for exponent in range(math.floor(y_low), math.ceil(y_low + decades) + 1):
         for mantissa in (1, 2, 5):
             y = exponent + math.log10(mantissa)
             if y_low <= y <= y_low + decades:
                 parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at_y(y):.1f}" y2="{at_y(y):.1f}"/>')
                 if mantissa == 1 or decades <= 2:
-                    parts.append(f'<text x="{left - 6}" y="{at_y(y) + 4:.1f}" text-anchor="end">{_tick(mantissa, exponent)}</text>')
+                    tick = _tick(mantissa, exponent)
+                    parts.append(f'<text x="{left - 6}" y="{at_y(y) + 4:.1f}" text-anchor="end">{tick}</text>')
     for x, (stores, _) in zip(xs, curve):
         parts.append(f'<line class="grid" x1="{at_x(x):.1f}" x2="{at_x(x):.1f}" y1="{top}" y2="{bottom}"/>')
         parts.append(f'<text x="{at_x(x):.1f}" y="{bottom + 16}" text-anchor="middle">{stores:,}</text>')
