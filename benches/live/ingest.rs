@@ -1,7 +1,7 @@
 //! Rows a second that Postgres takes with the daemon following, against none; its lag meanwhile; catching up.
 //!
-//! Rounds without triggers and daemon and with both in turn, on one table, by several writers that go as fast as they
-//! can. The daemon's lag: at each look, how long ago as many rows were committed as it has applied by now, as its
+//! Rounds without triggers and daemon, with the triggers, and with both, in rotated order on one table (see `variant`), by
+//! several writers that go as fast as they can. The daemon's lag: at each look, how long ago as many rows were committed as it has applied by now, as its
 //! figures over HTTP say, so 10 ms and a look too much. Then an overload, and how long after its end the daemon has the
 //! last row. At the end `uptally verify` compares everything with the raw rows.
 
@@ -20,11 +20,12 @@ use crate::system::System;
 use crate::variant::{Variant, copy_with_controls};
 
 const DATABASE: &str = "ingest";
+const VARIANTS: [Variant; 3] = [Variant::Plain, Variant::Alone, Variant::Following];
 /// Between two looks at the daemon's figures.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const CATCH_UP_PATIENCE: Duration = Duration::from_mins(10);
 /// What a turn takes beside its seconds, for the forecast: the daemon's start, and catching up.
-const TURN_OVERHEAD_S: u32 = 4;
+const TURN_OVERHEAD_S: u32 = 2;
 /// The figure that counts what the daemon has applied.
 const APPLIED: &str = "uptally_feed_rows_total ";
 
@@ -33,7 +34,7 @@ pub struct Options {
     /// Writers.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
-    /// Turns of each side.
+    /// Turns of each variant.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of a turn.
@@ -64,7 +65,7 @@ struct Followed {
 }
 
 pub async fn measure(system: &System, options: &Options, results: &mut Results) -> anyhow::Result<()> {
-    let turns = 2 * options.rounds * (options.seconds + TURN_OVERHEAD_S);
+    let turns = u32::try_from(VARIANTS.len())? * options.rounds * (options.seconds + TURN_OVERHEAD_S);
     let seconds = 2 * (turns + 2 * options.overload_seconds + 60) + 30;
     eprintln!("INSERT, then COPY: about {} min in all", seconds.div_ceil(60));
     system.load(0).await?;
@@ -86,43 +87,57 @@ pub async fn measure(system: &System, options: &Options, results: &mut Results) 
     Ok(())
 }
 
+/// What one variant did, over the rounds.
+#[derive(Default)]
+struct Turns {
+    rows_per_s: Vec<f64>,
+    /// Against the first variant in the same round.
+    ratio: Vec<f64>,
+    lags: Vec<Duration>,
+    backlog_rows_max: u64,
+    cores: Vec<f64>,
+    session_cores: Vec<f64>,
+}
+
 async fn rounds(system: &System, options: &Options, way: Way, results: &mut Results) -> anyhow::Result<()> {
-    let (mut plain, mut following, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut lags, mut backlog_rows_max) = (Vec::new(), 0);
-    let (mut cores, mut session_cores) = (Vec::new(), Vec::new());
     // The first touch of pages and the daemon's first rollup are not part of it.
     turn(system, options, way, Variant::Following, 1).await?;
-    for round in 0..options.rounds {
-        let order = [Variant::Plain, Variant::Following];
-        let mut rate = [0.0; 2];
-        for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-            let turn = turn(system, options, way, order[at], options.seconds).await?;
-            rate[at] = turn.rows_per_s;
+    let mut all: [Turns; VARIANTS.len()] = Default::default();
+    for round in 0..options.rounds as usize {
+        for turn_no in 0..VARIANTS.len() {
+            let at = (round + turn_no) % VARIANTS.len();
+            let turn = turn(system, options, way, VARIANTS[at], options.seconds).await?;
+            let turns = &mut all[at];
+            turns.rows_per_s.push(turn.rows_per_s);
             if let Some(followed) = turn.followed {
-                lags.extend(followed.lags);
-                cores.push(followed.cores.0);
-                session_cores.push(followed.cores.1);
-                backlog_rows_max = followed.backlog_rows_max.max(backlog_rows_max);
+                turns.lags.extend(followed.lags);
+                turns.backlog_rows_max = followed.backlog_rows_max.max(turns.backlog_rows_max);
+                turns.cores.push(followed.cores.0);
+                turns.session_cores.push(followed.cores.1);
             }
         }
-        plain.push(rate[0]);
-        following.push(rate[1]);
-        ratios.push(rate[1] / rate[0]);
+        let plain = all[0].rows_per_s[round];
+        for turns in &mut all {
+            turns.ratio.push(turns.rows_per_s[round] / plain);
+        }
     }
-    let (ratio, lag) = (Spread::of(&ratios), Percentiles::of(&lags));
-    results.row(&[
-        ("way", json!(way.name())),
-        ("rows/s, no trigger, no daemon", json!(Spread::of(&plain).median)),
-        ("rows/s, following", json!(Spread::of(&following).median)),
-        ("ratio", json!(ratio.median)),
-        ("least", json!(ratio.min)),
-        ("most", json!(ratio.max)),
-        ("lag p50 ms", json!(lag.p50)),
-        ("lag max ms", json!(lag.max)),
-        ("backlog max rows", json!(backlog_rows_max)),
-        ("daemon cores", json!(Spread::of(&cores).median)),
-        ("its sessions' cores", json!(Spread::of(&session_cores).median)),
-    ]);
+    for (variant, turns) in VARIANTS.iter().zip(&all) {
+        let (ratio, lag) = (Spread::of(&turns.ratio), Percentiles::of(&turns.lags));
+        let followed = |figure: f64| (*variant == Variant::Following).then_some(figure);
+        results.row(&[
+            ("way", json!(way.name())),
+            ("variant", json!(variant.name())),
+            ("rows/s", json!(Spread::of(&turns.rows_per_s).median)),
+            ("of no trigger", json!(ratio.median)),
+            ("least", json!(ratio.min)),
+            ("most", json!(ratio.max)),
+            ("lag p50 ms", json!(followed(lag.p50))),
+            ("lag max ms", json!(followed(lag.max))),
+            ("backlog max rows", json!(turns.backlog_rows_max)),
+            ("daemon cores", json!(Spread::of(&turns.cores).median)),
+            ("its sessions' cores", json!(Spread::of(&turns.session_cores).median)),
+        ]);
+    }
     Ok(())
 }
 
