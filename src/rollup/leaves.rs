@@ -200,15 +200,13 @@ impl Leaf {
 /// Downtime in ranges of cells that are all kept or follow from the status after the last one, of a store with these
 /// cells. The ranges overlap at will; one walk serves all of them, from the back, where a report's windows lie.
 pub(super) fn kept_down_us<const N: usize>(cells: &[DownCell], ranges: &[Range<i32>; N]) -> [i64; N] {
-    let start = ranges.iter().map(|range| range.start).min().unwrap_or(i32::MAX);
+    let first = ranges.iter().map(|range| range.start).min().unwrap_or(i32::MAX);
     let mut down_us = [0; N];
-    for c in cells.iter().rev().take_while(|c| c.cell >= start) {
+    for c in cells.iter().rev().take_while(|c| c.cell >= first) {
         for (down_us, range) in down_us.iter_mut().zip(ranges) {
-            *down_us += if range.contains(&c.cell) {
-                i64::from(c.down_us)
-            } else {
-                0
-            };
+            // One comparison for both ends: before the start the difference wraps to a large number.
+            let inside = c.cell.wrapping_sub(range.start).cast_unsigned() < range.end.abs_diff(range.start);
+            *down_us += if inside { i64::from(c.down_us) } else { 0 };
         }
     }
     down_us
