@@ -140,20 +140,43 @@ fn push_row(id: &str, Sums { down_us, whole_us }: Sums, csv: &mut Vec<u8>) {
     csv.push(b'\n');
 }
 
+/// The digits of 0 to 999, first digit lowest, and in the highest byte how many they are.
+const WHOLE: [u32; 1000] = {
+    let mut table = [0; 1000];
+    let mut n = 0;
+    while n < 1000 {
+        let (hundreds, tens, ones) = (n / 100, n / 10 % 10, n % 10);
+        let digits = (hundreds | tens << 8 | ones << 16) + 0x30_3030;
+        let count = 1 + (n > 9) as u32 + (n > 99) as u32;
+        table[n as usize] = digits >> (8 * (3 - count)) | count << 24;
+        n += 1;
+    }
+    table
+};
+
+/// A point and the digits of 00 to 99.
+const DECIMALS: [u32; 100] = {
+    let mut table = [0; 100];
+    let mut n = 0;
+    while n < 100 {
+        table[n as usize] = 0x30_302e + ((n / 10) << 8) + ((n % 10) << 16);
+        n += 1;
+    }
+    table
+};
+
 /// A separator and two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
 fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
     let hundredths = u64::try_from((us * 100 + UNIT_US / 2) / UNIT_US).unwrap_or(0);
-    let (whole, rest) = (hundredths / 100, hundredths % 100);
-    if whole > 999 {
+    let (whole, rest) = ((hundredths / 100) as usize, (hundredths % 100) as usize);
+    let (Some(digits), Some(decimals)) = (WHOLE.get(whole), DECIMALS.get(rest)) else {
         // No window is that long.
         csv.extend_from_slice(format!(",{whole}.{rest:02}").as_bytes());
         return;
-    }
+    };
     // At most seven bytes, made in a register, first byte lowest, and appended as eight: no loop, no call.
-    let count = 1 + usize::from(whole > 9) + usize::from(whole > 99);
-    let digits = (whole / 100) | (whole / 10 % 10) << 8 | (whole % 10) << 16 | 0x30_3030;
-    let decimals = u64::from(b'.') | (rest / 10) << 8 | (rest % 10) << 16 | 0x30_3000;
-    let word = u64::from(b',') | digits >> (8 * (3 - count)) << 8 | decimals << (8 * (1 + count));
+    let count = (digits >> 24) as usize;
+    let word = u64::from(b',') | u64::from(digits & 0xff_ffff) << 8 | u64::from(*decimals) << (8 * (1 + count));
     csv.extend_from_slice(&word.to_le_bytes());
     csv.truncate(csv.len() + count - 4);
 }
@@ -197,6 +220,14 @@ mod tests {
         assert_eq!(decimal::<MINUTE_US>(60 * MINUTE_US - 1), ",60.00");
         assert_eq!(decimal::<HOUR_US>(168 * HOUR_US), ",168.00");
         assert_eq!(decimal::<HOUR_US>(1_000_000 * HOUR_US), ",1000000.00");
+    }
+
+    #[test]
+    fn every_number_is_what_the_standard_library_makes_of_it() {
+        for hundredths in 0..110_000 {
+            let expected = format!(",{}.{:02}", hundredths / 100, hundredths % 100);
+            assert_eq!(decimal::<HOUR_US>(hundredths * HOUR_US / 100), expected);
+        }
     }
 
     #[test]
