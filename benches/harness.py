@@ -52,7 +52,8 @@ def run_script(main):
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, terminated)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, terminated)
     try:
         main()
     except Failure as failure:
