@@ -36,8 +36,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A flush takes at most this part of the time, however slow it is: after one of 300 ms the next waits for
-/// twenty times as long.
-const FLUSH_PAUSE_FACTOR: u32 = 20;
+/// fifty times as long, up to the maximum. Writers on the same disk pay for it; readers of the tables only see an older point.
+const FLUSH_PAUSE_FACTOR: u32 = 50;
 /// But the tables are never older than this, and what a restart reads again is bounded.
 const FLUSH_PAUSE_MAX: Duration = Duration::from_secs(30);
 

@@ -1,7 +1,5 @@
 //! Reading stores from the raw tables: stretches of their timelines, their hours and zones.
 
-use std::collections::BTreeMap;
-
 use chrono_tz::Tz;
 use futures_util::{TryStreamExt, pin_mut};
 use rustc_hash::FxHashMap;
@@ -131,7 +129,7 @@ impl Reading<'_> {
             });
             zones.insert(id.to_owned(), zone);
         }
-        let mut hours: BTreeMap<String, Vec<Interval>> = BTreeMap::new();
+        let mut hours: FxHashMap<String, Vec<Interval>> = FxHashMap::default();
         let sql = "SELECT store_id, day, start_time_local, end_time_local FROM public.store_business_hours
                    WHERE $1::text[] IS NULL OR store_id = ANY ($1)";
         let rows = self.transaction.query_raw(sql, [&only]).await?;
