@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use support::TestDatabase;
-use support::check::{reports_are_right, verify_is_clean};
+use support::check::{KINDS, reports_are_right, same_report, verify_is_clean};
 use support::daemon::{Following, is_asleep, is_flushed_to};
 use support::fixture::{NOW, fill};
+use support::raw::raw_stores;
 use support::within;
 use tokio_postgres::{Client, IsolationLevel};
 use uptally::clock::{Clock, ClockHand};
@@ -20,6 +21,9 @@ use uptally::daemon::Settings;
 use uptally::db::Database;
 use uptally::feed::doorbell::Wake;
 use uptally::feed::{Reading, Scope};
+use uptally::oracle::report_csv;
+use uptally::report::csv::render;
+use uptally::rollup::Limits;
 use uptally::time::{DAY_US, HOUR_US, MINUTE_US, Timestamp};
 
 /// A daemon that follows a small fleet, by a clock that stands.
@@ -504,4 +508,38 @@ async fn transactions_that_take_long() {
 async fn version(client: &Client) -> i32 {
     let version: String = client.query_one("SHOW server_version_num", &[]).await.unwrap().get(0);
     version.parse::<i32>().unwrap() / 10_000
+}
+
+/// In batches far smaller than the table: as they came, where few rows are late, and in no order at all, where so many
+/// are that the server has to sort.
+#[tokio::test]
+async fn a_rebuild_in_batches_is_right_however_the_rows_lie() {
+    let server = TestDatabase::start().await;
+    let (database, client) = (server.database(), server.connect().await);
+    for order in ["at", "md5(store || at::text)"] {
+        let sql = format!(
+            "TRUNCATE public.store_activity;
+             INSERT INTO public.store_activity
+             SELECT store, at, CASE WHEN hashtext(store || at::text) % 3 = 0 THEN 'inactive' ELSE 'active' END
+             FROM (SELECT 's' || s AS store, '2023-11-06 00:00+00'::timestamptz + h * interval '1 hour' + s * interval '1 s' AS at
+                   FROM generate_series(1, 300) s, generate_series(1, 40) h) rows
+             ORDER BY {order}"
+        );
+        client.batch_execute(&sql).await.unwrap();
+        let mut session = database.connect("test").await.unwrap();
+        let reading = Reading::start(&mut session, Scope::Inputs).await.unwrap();
+        let mut rollup = reading.rebuild(Limits::default(), NOW, 1_000, || ()).await.unwrap();
+        let snapshot = rollup.snapshot();
+        let stores = raw_stores(&client, NOW).await;
+        assert_eq!(stores.len(), 300);
+        for (windows, closed) in KINDS {
+            let found = String::from_utf8(render(&snapshot, NOW, windows, closed).unwrap()).unwrap();
+            let expected = report_csv(&stores, NOW, windows, closed);
+            same_report(
+                &found,
+                &expected,
+                &format!("ordered by {order}, {windows:?}, {closed:?}"),
+            );
+        }
+    }
 }

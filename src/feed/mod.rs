@@ -126,10 +126,8 @@ impl Delta {
         self.everything
     }
 
-    /// If much of the fleet is to be recomputed, reading all rows once is cheaper than store by store.
     fn decide(&mut self, stores: &StoreIndex) {
-        let many = self.rescheduled.len() + self.stretches.len();
-        self.everything |= many > ONE_BY_ONE_MAX && many * 4 > stores.len();
+        self.everything |= is_much_of(stores.len(), self.rescheduled.len() + self.stretches.len());
     }
 
     fn take_rows(&mut self, from: Delta) {
@@ -368,6 +366,11 @@ async fn read_rows(
 fn bounds(old: &Cursor) -> (String, Vec<String>) {
     let running = old.running().iter().map(u64::to_string).collect();
     (old.xmax().to_string(), running)
+}
+
+/// Whether so many stores are to be recomputed that reading all rows once is cheaper than store by store.
+fn is_much_of(stores: usize, recomputed: usize) -> bool {
+    recomputed > ONE_BY_ONE_MAX && recomputed * 4 > stores
 }
 
 /// One read-back per store: they are computed against the whole of it.

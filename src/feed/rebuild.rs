@@ -3,7 +3,7 @@
 use futures_util::{TryStreamExt, pin_mut};
 
 use super::copy::{Malformed, RowSplitter};
-use super::{APPLY_ROWS, Delta, ONE_BY_ONE_MAX, Reading, STORES_PER_QUERY};
+use super::{APPLY_ROWS, Delta, Reading, STORES_PER_QUERY, is_much_of};
 use crate::db::DbError;
 use crate::rollup::{Limits, Observation, ReadBack, Rollup, StoreNo};
 use crate::time::Timestamp;
@@ -46,7 +46,7 @@ impl Reading<'_> {
         let mut late = self
             .stream_all(AS_THEY_LIE, batch_rows_max, &mut rollup, &mut pause)
             .await?;
-        if late.len() > ONE_BY_ONE_MAX && late.len() * 4 > rollup.stores() {
+        if is_much_of(rollup.stores(), late.len()) {
             tracing::info!(
                 stores_late = late.len(),
                 "the rows lie in no order: the server sorts them"
