@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::serve::http;
 use tempfile::TempDir;
 use uptally::fleet::{Fleet, FleetOptions};
 use uptally::time::{HOUR_US, Timestamp};
@@ -135,26 +137,11 @@ struct Served {
 }
 
 impl Served {
-    /// One request on a connection of its own: status, head, body.
-    fn http(&self, method: &str, path: &str) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: uptally\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_owned(), body.to_owned())
-    }
-
     /// Asks until the answer has a status.
     fn until(&self, path: &str, status: u16) -> String {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let (found, _, body) = self.http("GET", path);
+            let (found, _, body) = http(&self.address, "GET", path);
             if found == status {
                 return body;
             }
@@ -164,7 +151,7 @@ impl Served {
     }
 
     fn report(&self, query: &str) -> String {
-        let (status, head, body) = self.http("POST", &format!("/trigger_report?{query}"));
+        let (status, head, body) = http(&self.address, "POST", &format!("/trigger_report?{query}"));
         assert_eq!(status, 202, "{body}");
         let location = head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
         self.until(location, 200)
@@ -279,7 +266,7 @@ fn the_daemon_answers_survives_and_repairs() {
     assert!(place.ok(&["verify"]).starts_with("0 differences"));
 
     // Killed, started again: the same numbers, and what was known of reports.
-    let (_, _, body) = served.http("POST", "/trigger_report?as_of=latest");
+    let (_, _, body) = http(&served.address, "POST", "/trigger_report?as_of=latest");
     let id = body.split('"').nth(3).unwrap().to_owned();
     let expected = served.until(&format!("/get_report?report_id={id}"), 200);
     served.signal(Signal::KILL);

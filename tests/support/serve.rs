@@ -9,6 +9,22 @@ use std::time::{Duration, Instant};
 
 use uptally::time::Timestamp;
 
+/// One request on a connection of its own: status, head, body.
+pub fn http(address: &str, method: &str, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: uptally\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_owned(), body.to_owned())
+}
+
 /// A running `uptally serve`. Dropped, it is killed.
 pub struct Serve {
     child: Child,
@@ -79,17 +95,8 @@ impl Serve {
 
     /// Status and body of an answer.
     fn request(&mut self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: uptally\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        let (status, _, body) = http(self.address(), method, path);
+        (status, body)
     }
 
     /// Where it listens, which its log tells.
