@@ -10,6 +10,7 @@ mod copy;
 mod cursor;
 mod raw;
 mod rebuild;
+mod transaction;
 
 pub use cursor::{Cursor, ParseCursorError};
 
@@ -18,8 +19,9 @@ use std::collections::BTreeMap;
 use futures_util::{TryStreamExt, pin_mut};
 use rustc_hash::FxHashSet;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel, SimpleQueryMessage, Statement, Transaction};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
+use self::transaction::ReadTransaction;
 use crate::db::{DbError, Session, Statements};
 use crate::rollup::{Observation, ReadBack, Rollup, StoreIndex, StoreNo};
 use crate::store::Status;
@@ -39,7 +41,7 @@ const STORES_PER_QUERY: usize = 500;
 
 /// A consistent look at the input tables: everything read through it is of the same point.
 pub struct Reading<'a> {
-    transaction: Transaction<'a>,
+    transaction: ReadTransaction<'a>,
     statements: &'a Statements,
     cursor: Cursor,
 }
@@ -158,10 +160,8 @@ impl<'a> Reading<'a> {
     /// Starts a consistent look.
     pub async fn start(session: &'a mut Session, scope: Scope) -> Result<Self, DbError> {
         let Session { client, statements, .. } = session;
-        let transaction = begin(client).await?;
-        // Before the snapshot exists: TRUNCATE does not respect snapshots, and with the lock it has either
-        // committed before ours or waits until we are done.
-        transaction.batch_execute(scope.lock()).await?;
+        let transaction = ReadTransaction::of(client);
+        transaction.begin(scope).await?;
         let cursor = point(&transaction, statements).await?;
         Ok(Reading {
             transaction,
@@ -171,21 +171,21 @@ impl<'a> Reading<'a> {
     }
 
     /// Starts a consistent look and reads what is new since `old`: the same as [`Reading::start`] and
-    /// [`Reading::delta`], but all questions go to the server at once.
+    /// [`Reading::delta`], but everything goes to the server at once: one round trip.
     pub async fn look(session: &'a mut Session, old: &Cursor, stores: &StoreIndex) -> Result<(Self, Delta), DbError> {
         let Session { client, statements, .. } = session;
-        let transaction = begin(client).await?;
+        let transaction = ReadTransaction::of(client);
         let mut delta = Delta::default();
         let mut rows = Delta::default();
         // They are sent in this order, so that the lock comes before the snapshot.
-        let (locked, cursor, invalidations, read) = futures_util::future::join4(
-            transaction.batch_execute(Scope::Inputs.lock()),
+        let (began, cursor, invalidations, read) = futures_util::future::join4(
+            transaction.begin(Scope::Inputs),
             point(&transaction, statements),
             read_invalidations(&transaction, statements, old, &mut delta),
             read_rows(&transaction, statements, old, stores, &mut rows),
         )
         .await;
-        locked?;
+        began?;
         let cursor = cursor?;
         invalidations?;
         read?;
@@ -204,8 +204,8 @@ impl<'a> Reading<'a> {
         &self.cursor
     }
 
-    /// The transaction, for reading other tables at the same point.
-    pub fn transaction(&self) -> &Transaction<'a> {
+    /// The session inside the transaction, for reading other tables at the same point.
+    pub fn transaction(&self) -> &Client {
         &self.transaction
     }
 
@@ -216,7 +216,7 @@ impl<'a> Reading<'a> {
 
     /// The prepared statement of a text.
     async fn statement(&self, sql: &'static str) -> Result<Statement, DbError> {
-        self.statements.get(&self.transaction, sql).await
+        self.statements.get(&*self.transaction, sql).await
     }
 
     /// Reads what is new since `old`. Touches no rollup.
@@ -291,15 +291,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true);
-    Ok(transaction.start().await?)
-}
-
-async fn point(transaction: &Transaction<'_>, statements: &Statements) -> Result<Cursor, DbError> {
+async fn point(transaction: &Client, statements: &Statements) -> Result<Cursor, DbError> {
     let statement = statements.get(transaction, POINT).await?;
     let row = transaction.query_one(&statement, &[]).await?;
     if row.try_get(1)? {
@@ -312,7 +304,7 @@ async fn point(transaction: &Transaction<'_>, statements: &Statements) -> Result
 }
 
 async fn read_invalidations(
-    transaction: &Transaction<'_>,
+    transaction: &Client,
     statements: &Statements,
     old: &Cursor,
     delta: &mut Delta,
@@ -336,7 +328,7 @@ async fn read_invalidations(
 }
 
 async fn read_rows(
-    transaction: &Transaction<'_>,
+    transaction: &Client,
     statements: &Statements,
     old: &Cursor,
     stores: &StoreIndex,

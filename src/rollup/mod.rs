@@ -28,6 +28,7 @@ pub use state::DownCell;
 pub use timeline::{RECENT_MAX, Timeline};
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -51,6 +52,9 @@ pub const FUTURE_MAX_US: i64 = HOUR_US;
 
 /// How long before the newest observation cells stay in memory: the reach of a report's windows.
 pub const MEMORY_US: i64 = WINDOW_REACH_US + DAY_US;
+
+/// Rows whose stores are fetched from main memory together: about as many as a processor has fetches under way.
+const ROWS_TOGETHER: usize = 32;
 
 /// One row of the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -286,11 +290,14 @@ impl Rollup {
     pub fn apply(&mut self, rows: &mut [(StoreNo, Observation)]) -> Vec<ReadBack> {
         rows.sort_unstable();
         let mut late: Vec<(StoreNo, Timestamp, Timestamp)> = Vec::new();
-        for &(store, observation) in &*rows {
-            if !self.observe(store, observation) {
-                match late.last_mut() {
-                    Some((last, _, to)) if *last == store => *to = observation.at,
-                    _ => late.push((store, observation.at, observation.at)),
+        for rows in rows.chunks(ROWS_TOGETHER) {
+            self.touch(rows);
+            for &(store, observation) in rows {
+                if !self.observe(store, observation) {
+                    match late.last_mut() {
+                        Some((last, _, to)) if *last == store => *to = observation.at,
+                        _ => late.push((store, observation.at, observation.at)),
+                    }
                 }
             }
         }
@@ -513,6 +520,19 @@ impl Rollup {
         self.covers_from = Some(bound);
         self.truncated = true;
         Some(bound)
+    }
+
+    /// Reads a little of what each row is about to change. Nothing waits for what is read, so the processor fetches it
+    /// from main memory for all rows at once; row by row, each would wait for the one before.
+    fn touch(&self, rows: &[(StoreNo, Observation)]) {
+        let mut seen = 0;
+        for &(store, _) in rows {
+            if let Some(state) = self.leaves.of(store).and_then(|leaf| leaf.store(store)) {
+                let grid = self.book.grid(state.schedule);
+                seen ^= i64::from(grid.cells_per_hour()) ^ state.timeline.touch();
+            }
+        }
+        black_box(seen);
     }
 
     // ---- one observation -----------------------------------------------------------------------------

@@ -67,6 +67,12 @@ impl Timeline {
         self.kept().last().map(|&word| decode(word))
     }
 
+    /// Something from each end of it, which has the whole of it fetched.
+    pub(super) fn touch(&self) -> i64 {
+        let [first, ..] = self.recent;
+        first ^ i64::from(self.len)
+    }
+
     /// Whether a change at `at` touches what is kept here.
     pub fn reaches(&self, at: Timestamp) -> bool {
         self.complete || self.kept().first().is_none_or(|&word| decode(word).at <= at)
