@@ -258,6 +258,7 @@ impl Soak {
     /// Ends all faults.
     async fn heal(&mut self) {
         self.proxy.set(Weather::Clear);
+        self.proxy.cut_no_commit();
         for client in self.open.drain(..) {
             // A crash of the server may have ended it.
             let _ = client.batch_execute("COMMIT").await;

@@ -110,6 +110,11 @@ impl Proxy {
         self.shared.lock().cuts.insert(name.to_owned(), at);
     }
 
+    /// No connection is cut at a COMMIT from now on.
+    pub fn cut_no_commit(&self) {
+        self.shared.lock().cuts.clear();
+    }
+
     /// How many connections were cut at a COMMIT so far.
     pub fn commits_cut(&self) -> u64 {
         self.shared.lock().cuts_done
