@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .PHONY: help demo demo-live test bench bench-baseline bench-instructions bench-trigger bench-writers bench-freshness \
-	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs
+	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs chaos chaos-figures
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -18,10 +18,28 @@ demo-live: ## the same, and rows keep flowing in until Ctrl-C
 test: ## all tests; each starts what Postgres it needs
 	@scripts/ensure-postgres
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --locked --no-fail-fast && cargo test --locked --doc; \
+		set -x; cargo nextest run --locked --features failpoints --no-fail-fast && \
+			cargo test --locked --features failpoints --doc; \
 	else \
-		set -x; cargo test --locked --no-fail-fast; \
+		set -x; cargo test --locked --features failpoints --no-fail-fast; \
 	fi
+
+CHAOS = cargo test --locked --features failpoints --test chaos
+
+chaos: ## mixed faults for ten minutes, checked after each round; MINUTES=60 SEED=1
+	@scripts/ensure-postgres
+	SEED=$(SEED) MINUTES=$(or $(MINUTES),10) $(CHAOS)
+
+# Empty: left out. Each prints one line that begins with FIGURE.
+DAEMON_KILLS ?= 500
+POSTGRES_KILLS ?= 100
+TERMINATIONS ?= 5000
+WAKEUPS ?= 100000
+
+chaos-figures: ## single faults in large numbers, about two hours; DAEMON_KILLS=500 POSTGRES_KILLS= TERMINATIONS= WAKEUPS=
+	@scripts/ensure-postgres
+	SEED=$(SEED) DAEMON_KILLS=$(DAEMON_KILLS) POSTGRES_KILLS=$(POSTGRES_KILLS) TERMINATIONS=$(TERMINATIONS) \
+		WAKEUPS=$(WAKEUPS) MINUTES=$(MINUTES) $(CHAOS)
 
 bench: ## the benches, compared with what bench-baseline stored and with benches/instructions.txt; BENCH=render takes some
 	cargo bench --locked -- --baseline-lenient stored --noise-threshold 0.2 $(BENCH)
@@ -69,7 +87,7 @@ lint-format:
 	cargo fmt --check
 
 lint-clippy:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features failpoints -- -D warnings
 	cargo clippy --locked --bench live --bench instructions -- -D warnings
 
 lint-docs:

@@ -19,6 +19,7 @@ pub mod oracle;
 // Layer 3: the outside world: time, Postgres, what changed there, what we keep there.
 pub mod clock;
 pub mod db;
+pub mod failpoint;
 pub mod feed;
 pub mod ledger;
 

@@ -8,21 +8,18 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use futures_util::future::join_all;
 use support::TestDatabase;
 use support::daemon::{Following, is_asleep};
 use support::fixture::{NOW, fill};
+use support::hunt::hunt;
 use support::within;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, IsolationLevel};
+use tokio_postgres::Client;
 use uptally::clock::Clock;
 use uptally::daemon::Settings;
 use uptally::db::Session;
 
 const INSERT: &str = "INSERT INTO public.store_activity VALUES ($1, $2, 'inactive')";
 const PATIENCE: Duration = Duration::from_secs(3);
-const WRITERS: usize = 6;
 const HUNT: Duration = Duration::from_secs(4);
 
 fn settings() -> Settings {
@@ -51,72 +48,13 @@ async fn sleeps(client: &Client) {
     within(PATIENCE, "the follower sleeps", async || is_asleep(client).await).await;
 }
 
-/// One row of a new store.
-async fn write(client: &mut Client, store: &str, rng: &mut Rng) {
-    while let Err(error) = try_write(client, store, rng).await {
-        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error:?}");
-    }
-}
-
-/// In one of the ways that a doorbell could fall for.
-async fn try_write(client: &mut Client, store: &str, rng: &mut Rng) -> Result<(), Error> {
-    let level = match rng.u8(0..3) {
-        0 => IsolationLevel::ReadCommitted,
-        1 => IsolationLevel::RepeatableRead,
-        _ => IsolationLevel::Serializable,
-    };
-    let mut transaction = client.build_transaction().isolation_level(level).start().await?;
-    if rng.bool() {
-        // With a snapshot from before whatever the follower does meanwhile.
-        transaction
-            .simple_query("SELECT 1 FROM public.store_activity LIMIT 1")
-            .await?;
-        tokio::time::sleep(Duration::from_micros(rng.u64(0..3000))).await;
-    }
-    if rng.u8(0..4) == 0 {
-        let savepoint = transaction.savepoint("undone").await?;
-        savepoint.execute(INSERT, &[&"undone", &NOW]).await?;
-        savepoint.rollback().await?;
-    }
-    transaction.execute(INSERT, &[&store, &NOW]).await?;
-    if rng.bool() {
-        tokio::time::sleep(Duration::from_micros(rng.u64(0..5000))).await;
-    }
-    transaction.commit().await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost() {
     let server = TestDatabase::start().await;
-    let mut rng = Rng::with_seed(support::seed());
-    // Falling asleep all the time is what gives a wake-up its chance to get lost.
-    let settings = Settings {
-        awake_for: Duration::from_millis(2),
-        flush_interval: Duration::from_secs(1),
-        ..settings()
-    };
-    let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings).await;
-    let mut clients = join_all((0..WRITERS).map(|_| server.connect())).await;
-    let (mut rounds, mut stores, mut slowest) = (0, 0, Duration::ZERO);
     let began = Instant::now();
-    while began.elapsed() < HUNT {
-        let writers = rng.usize(1..=WRITERS);
-        join_all(clients.iter_mut().take(writers).map(|client| {
-            stores += 1;
-            let (store, mut rng) = (stores.to_string(), rng.fork());
-            async move { write(client, &store, &mut rng).await }
-        }))
-        .await;
-        rounds += 1;
-        let committed = Instant::now();
-        let what = format!("round {rounds}: {stores} stores are seen");
-        within(PATIENCE, &what, async || daemon.stores_seen() == stores).await;
-        slowest = slowest.max(committed.elapsed());
-        tokio::time::sleep(Duration::from_micros(rng.u64(0..6000))).await;
-    }
-    println!("{rounds} rounds, {stores} rows; the slowest was seen after {slowest:?}");
-    assert!(rounds >= 100, "only {rounds} rounds: too slow to be a hunt");
-    daemon.stop().await;
+    let hunt = hunt(&server, support::seed(), 0, |_| began.elapsed() < HUNT).await;
+    println!("{hunt:?}");
+    assert!(hunt.rounds >= 100, "only {} rounds: too slow to be a hunt", hunt.rounds);
 }
 
 #[tokio::test]

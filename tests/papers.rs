@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 8] = [
     &["time", "store"],
     &["schedule", "window"],
     &["rollup"],
-    &["clock", "db", "feed", "ledger"],
+    &["clock", "db", "failpoint", "feed", "ledger"],
     &["daemon", "report"],
     &["http"],
     &[

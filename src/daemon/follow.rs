@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::{DaemonError, Point, Request, Settings, Status, asked};
 use crate::clock::Clock;
 use crate::db::{Database, DbError, Session};
+use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
 use crate::ledger::{Flush, FlushError, Ledger, Loaded};
@@ -85,7 +86,9 @@ impl<'a> Following<'a> {
         let began = Instant::now();
         database.migrate_if_needed().await?;
         let doorbell = lead(database, settings, status).await?;
+        failpoint::hit("start.leading")?;
         let ledger = Ledger::open(database).await?;
+        failpoint::hit("start.epoch_raised")?;
         let mut reader = database.connect("uptally follower").await?;
         // Loading and rebuilding take as long as they take.
         reader
@@ -107,6 +110,7 @@ impl<'a> Following<'a> {
             }
         };
         drop(reading);
+        failpoint::hit("start.loaded")?;
         tracing::info!(
             stores = rollup.stores(),
             epoch = ledger.epoch(),
@@ -158,7 +162,7 @@ impl<'a> Following<'a> {
                         woken
                     }
                     // A writer that did not ring had committed before the key was ours: this read sees it.
-                    Sleep::Granted if self.read(requests, false).await? => Woken::Rung,
+                    Sleep::Granted if self.read_before_sleep(requests).await? => Woken::Rung,
                     Sleep::Granted => {
                         metrics::counter!("uptally_feed_sleeps_total").increment(1);
                         refused_pause = REFUSED_PAUSE_MIN;
@@ -173,6 +177,12 @@ impl<'a> Following<'a> {
                 Woken::Rung | Woken::Rested => {}
             }
         }
+    }
+
+    /// The look between getting the key and waiting for the bell.
+    async fn read_before_sleep(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<bool, DaemonError> {
+        failpoint::hit("sleep.granted")?;
+        self.read(requests, false).await
     }
 
     /// Brings the rollup to the present. True if there was something new. `expected`: something probably is, so that
@@ -202,6 +212,7 @@ impl<'a> Following<'a> {
                 }
             }
         };
+        failpoint::hit("read.looked")?;
         let rows = delta.rows();
         let changed = !delta.is_empty();
         // Held while a large batch is applied, so that a request in the middle gets the point before it.
@@ -230,9 +241,12 @@ impl<'a> Following<'a> {
             reading.repair(due, &mut self.rollup).await?;
             reading.apply(delta, &mut self.rollup, pause).await?;
         }
+        failpoint::hit("read.applied")?;
         self.cursor = reading.finish();
+        failpoint::hit("read.cursor_moved")?;
         self.streaming = changed;
         self.is_current(began);
+        failpoint::hit("read.published")?;
         if changed {
             metrics::counter!("uptally_feed_reads_total").increment(1);
             metrics::counter!("uptally_feed_rows_total").increment(rows as u64);
@@ -311,6 +325,7 @@ impl<'a> Following<'a> {
 
     async fn flush_last(&mut self) -> Result<(), DaemonError> {
         self.flusher.wait().await?;
+        failpoint::hit("stop.last_flush")?;
         self.flusher.start(&mut self.rollup, &self.cursor);
         self.flusher.wait().await?;
         Ok(())
@@ -394,6 +409,7 @@ impl Flusher {
                     ended.map_err(|error| DbError::Unexpected(format!("a flush broke off: {error}")))?;
                 self.ledger = Some(ledger);
                 outcome?;
+                failpoint::hit("flush.known")?;
                 let took = self.started.elapsed();
                 metrics::histogram!("uptally_ledger_flush_seconds").record(took);
                 self.due = self

@@ -5,6 +5,7 @@ use tokio_postgres::types::ToSql;
 
 use super::{Flush, FlushError, Identity, Ledger, layout};
 use crate::db::{Session, Statements};
+use crate::failpoint;
 use crate::feed::Cursor;
 use crate::rollup::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 use crate::time::{DAY_US, Timestamp};
@@ -15,6 +16,7 @@ const ROWS_PER_STATEMENT: usize = 50_000;
 impl Ledger {
     /// Writes a flush. Fails as a whole, and may be tried again as a whole.
     pub async fn flush(&mut self, flush: &Flush) -> Result<(), FlushError> {
+        failpoint::hit("flush.taken")?;
         self.make_months(&flush.dirty).await?;
         let (epoch, identity) = (self.epoch, self.identity);
         let Session { client, statements, .. } = &mut self.session;
@@ -23,6 +25,7 @@ impl Ledger {
             statements,
         };
         let t = &writer;
+        failpoint::hit("flush.begun")?;
         if flush.replace {
             t.transaction
                 .batch_execute(
@@ -41,6 +44,7 @@ impl Ledger {
         if let Some(bound) = flush.drop_before {
             drop_before(t, bound).await?;
         }
+        failpoint::hit("flush.rows_written")?;
         // Consumed: nobody needs what every transaction before the cursor left here.
         t.execute(
             "DELETE FROM uptally.invalidation WHERE change_xid < $1::text::xid8",
@@ -50,7 +54,9 @@ impl Ledger {
         if !write_checkpoint(t, epoch, &identity, &flush.cursor, dirty).await? {
             return Err(FlushError::Fenced);
         }
+        failpoint::hit("flush.before_commit")?;
         writer.transaction.commit().await?;
+        failpoint::hit("flush.committed")?;
         if flush.drop_before.is_some() {
             self.months.clear();
         }

@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt;
 use url::Url;
 use uuid::Uuid;
 
+use crate::failpoint;
+
 /// Bytes read from a local file at a time: a report of 13,559 stores is four reads, and a slow
 /// client of a large report holds one such piece in memory.
 const READ_BYTES: usize = 256 << 10;
@@ -67,6 +69,9 @@ pub enum ArchiveError {
     /// The object store refused or failed.
     #[error("the report archive failed")]
     Files(#[from] object_store::Error),
+    /// A local file could not be written.
+    #[error("a report file could not be written")]
+    Write(#[source] std::io::Error),
     /// A local file could not be brought to the disk.
     #[error("a report file could not be synced")]
     Sync(#[source] std::io::Error),
@@ -144,8 +149,15 @@ impl Archive {
     /// a write to a second name and a rename; what a power cut leaves of it is decided by
     /// [`Archive::persist`].
     pub async fn put(&self, report_id: Uuid, csv: Bytes) -> Result<(), ArchiveError> {
-        self.files.put(&self.path(report_id), csv.into()).await?;
-        Ok(())
+        let Some(dir) = self.dir.clone() else {
+            self.files.put(&self.path(report_id), csv.into()).await?;
+            return Ok(());
+        };
+        let write = move || put_file(&dir, report_id, &csv);
+        let written = tokio::task::spawn_blocking(write).await;
+        written
+            .unwrap_or_else(|stopped| Err(stopped.into()))
+            .map_err(ArchiveError::Write)
     }
 
     /// Returns once a report's file outlives a power cut. An object store's put has seen to that;
@@ -187,6 +199,31 @@ impl Archive {
 
 fn file_name(report_id: Uuid) -> String {
     format!("{report_id}.csv")
+}
+
+/// Writes a local file under a second name and renames it. Nothing is left behind if that fails.
+fn put_file(dir: &FsPath, report_id: Uuid, csv: &[u8]) -> std::io::Result<()> {
+    // Each report is written by one task, so one second name is enough.
+    let second = dir.join(format!("{}#1", file_name(report_id)));
+    let written = write_making_dir(dir, &second, csv)
+        .and_then(|()| failpoint::hit("report.file_written").map_err(std::io::Error::other))
+        .and_then(|()| std::fs::rename(&second, dir.join(file_name(report_id))));
+    if written.is_err() {
+        // It may not even be there; the first error is the one to tell.
+        let _ = std::fs::remove_file(&second);
+    }
+    written
+}
+
+/// A directory that somebody removed while we ran is made again.
+fn write_making_dir(dir: &FsPath, file: &FsPath, csv: &[u8]) -> std::io::Result<()> {
+    match std::fs::write(file, csv) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(dir)?;
+            std::fs::write(file, csv)
+        }
+        written => written,
+    }
 }
 
 /// A local file in pieces of [`READ_BYTES`]. (The object store's own stream reads 8 KiB at a time,

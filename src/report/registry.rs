@@ -19,6 +19,7 @@ use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::Early;
 use super::table::{Connect, Ending, Recorded, Table, TableError};
 use super::{AsOf, Coverage, ReportRequest, Source, stage};
+use crate::failpoint;
 use crate::time::Timestamp;
 
 /// A longer CSV is read from the archive, piece by piece: a slow client must not hold all of it in memory.
@@ -292,6 +293,7 @@ impl Inner {
             }
         };
         stage("record", asked);
+        failpoint::pass("report.recorded");
         let _ = recorded.send(Ok(Triggered { report_id, as_of }));
         self.run(report_id, as_of, request.windows, request.closed, early).await;
     }

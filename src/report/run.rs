@@ -14,6 +14,7 @@ use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
 use super::{AsOf, RenderError, Rendered, ReportRequest, stage};
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::time::Timestamp;
 use crate::window::{ClosedTime, WINDOWS_STEP_US, Windows};
 
@@ -123,8 +124,10 @@ impl Inner {
         };
         let rendered = rendered.map_err(|error| error.to_string())?;
         let rendered_at = Instant::now();
+        failpoint::hit("report.rendered").map_err(|error| error.to_string())?;
         let put = self.archive.put(report_id, rendered.csv.clone()).await;
         stage("archive", rendered_at);
+        failpoint::hit("report.renamed").map_err(|error| error.to_string())?;
         put.map_err(|error| {
             tracing::error!(%report_id, error = &error as &dyn Error, "a report could not be archived");
             error.public_reason()
@@ -156,6 +159,7 @@ impl Inner {
 
     /// Puts an ending into the table, once its file is on the disk.
     async fn settle(&self, report_id: Uuid, mut ending: Arc<Ending>) {
+        failpoint::pass("report.announced");
         if let Ending::Complete { duration, .. } = *ending
             && let Err(error) = self.archive.persist(report_id).await
         {
@@ -163,11 +167,13 @@ impl Inner {
             let reason = error.public_reason();
             ending = self.remember(report_id, Ending::Failed { reason, duration });
         }
+        failpoint::pass("report.synced");
         let mut backoff = Backoff::new();
         while let Err(error) = self.table.finish(report_id, &ending).await {
             tracing::warn!(%report_id, error = &error as &dyn Error, "end not recorded yet");
             backoff.wait().await;
         }
+        failpoint::pass("report.ended");
     }
 
     fn remember(&self, report_id: Uuid, ending: Ending) -> Arc<Ending> {

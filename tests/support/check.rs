@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Config};
 use uptally::db::Database;
 use uptally::feed::{self, Cursor};
 use uptally::oracle::report_csv;
 use uptally::report::Source;
 use uptally::rollup::{FUTURE_MAX_US, Limits};
-use uptally::time::Timestamp;
+use uptally::time::{HOUR_US, Timestamp};
 use uptally::verify::{Verdict, verify};
 use uptally::window::{ClosedTime, Windows};
 
+use super::daemon::is_flushed_to;
 use super::raw::raw_stores;
-use super::within;
+use super::serve::Serve;
+use super::{connect, within};
 
 /// All four kinds of report.
 pub const KINDS: [(Windows, ClosedTime); 4] = [
@@ -22,6 +24,9 @@ pub const KINDS: [(Windows, ClosedTime); 4] = [
     (Windows::Rolling, ClosedTime::Uptime),
     (Windows::Rolling, ClosedTime::Excluded),
 ];
+
+/// How long the daemon may take to be ready again, or to flush, once all faults are over: its longest pause, and some.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 /// The tables of the rollup, brought to the present as a restart would do it, are what the raw rows say.
 pub async fn verify_is_clean(database: &Database, now: Timestamp) -> Verdict {
@@ -49,6 +54,54 @@ pub async fn reports_are_right(source: &impl Source, client: &Client, now: Times
         let expected = report_csv(&stores, as_of, windows, closed);
         same_report(&csv, &expected, &format!("{windows:?}, {closed:?} as of {as_of}"));
     }
+}
+
+/// A password for URLs of servers that ask for none, so that it can be looked for where it must not be.
+pub const SECRET: &str = "s3cret-of-the-tests";
+
+/// The end of every scenario with a daemon as a child. Nobody may be writing any more, and all faults must be over.
+///
+/// What was committed last is in memory and in the tables; recomputation from raw, tables, memory and the reports are the same;
+/// reports have ended; no secret and no panic is in the log; no half file is in the archive.
+pub async fn no_drift(connection: &Config, serve: &mut Serve, end: Timestamp) {
+    let client = connect(connection).await;
+    // A change of our own, so that there is something to flush whatever the writers did last.
+    let last = "INSERT INTO public.store_activity AS a VALUES ('last', $1, 'inactive') ON CONFLICT (store_id, timestamp_utc)
+                DO UPDATE SET status = CASE a.status WHEN 'active' THEN 'inactive' ELSE 'active' END RETURNING change_xid::text";
+    let last: String = client.query_one(last, &[&end]).await.unwrap().get(0);
+    serve.wait_until_ready_within(RECOVERY_MAX);
+    within(RECOVERY_MAX, "the last row is in the tables", async || {
+        is_flushed_to(&client, &last).await
+    })
+    .await;
+    let stores = raw_stores(&client, end.plus(FUTURE_MAX_US)).await;
+    for (windows, closed) in KINDS {
+        for as_of in [end, end.plus(-40 * HOUR_US)] {
+            let expected = report_csv(&stores, as_of, windows, closed);
+            let what = format!("{windows:?}, {closed:?} as of {as_of}");
+            // A session that a fault ended may be noticed only now: refused or failed reports are asked for again.
+            let mut csv = Err(String::new());
+            within(RECOVERY_MAX, &what, async || {
+                csv = serve.try_report(as_of, windows, closed);
+                csv.is_ok()
+            })
+            .await;
+            same_report(&csv.unwrap(), &expected, &what);
+        }
+    }
+    verify_is_clean(&super::database(connection), end).await;
+    within(RECOVERY_MAX, "every report has ended", async || {
+        let running = "SELECT count(*) FROM public.reports WHERE state = 'running'";
+        client.query_one(running, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    let bad = |line: &&String| line.contains(SECRET) || line.contains("panicked");
+    assert_eq!(serve.log().iter().find(bad), None, "the log has it");
+    assert_eq!(serve.ended(), None, "the daemon lives");
+    let files = std::fs::read_dir(serve.csv_dir()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let half: Vec<String> = names.filter(|name| name.contains(".csv#")).collect();
+    assert!(half.is_empty(), "half files are left: {half:?}");
 }
 
 /// Whether every transaction that is visible at `earlier` is visible at `point`.

@@ -7,7 +7,12 @@
 pub mod check;
 pub mod daemon;
 pub mod fixture;
+pub mod forms;
+pub mod hunt;
+pub mod proxy;
 pub mod raw;
+pub mod reporter;
+pub mod resources;
 pub mod serve;
 pub mod server;
 pub mod writers;
@@ -58,7 +63,15 @@ impl TestDatabase {
     /// A database with the tables on a server of its own, with settings of Postgres, name and value: for tests that stop
     /// or kill the server.
     pub async fn start_alone(settings: &[(&str, &str)]) -> Self {
-        let server = Server::start(settings);
+        Self::on(Server::start(settings)).await
+    }
+
+    /// The same with its files in a directory that is there and stays.
+    pub async fn start_alone_in(state_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::on(Server::start_in(state_dir, settings)).await
+    }
+
+    async fn on(server: Server) -> Self {
         let connection = server.connection().clone();
         let this = TestDatabase {
             url: server.url(connection.get_dbname().unwrap()),
@@ -72,6 +85,16 @@ impl TestDatabase {
     /// As the program reaches it.
     pub fn database(&self) -> Database {
         database(&self.connection)
+    }
+
+    /// Connection parameters of the superuser.
+    pub fn connection(&self) -> &Config {
+        &self.connection
+    }
+
+    /// Where the server keeps its files.
+    pub fn server_dir(&self) -> &Path {
+        self.server.state_dir()
     }
 
     /// A session of the superuser with Postgres's own defaults.
@@ -117,16 +140,26 @@ impl TestDatabase {
     pub async fn crash(&self) {
         assert_eq!(Arc::strong_count(&self.server), 1, "others use this server");
         kill_process(postmaster(self.server.state_dir()), Signal::KILL).unwrap();
-        within(Duration::from_secs(8), "Postgres is back", async || {
-            match self.connection.connect(NoTls).await {
-                Err(_) => false,
-                Ok((client, connection)) => {
-                    tokio::spawn(connection);
-                    client.simple_query("SELECT 1").await.is_ok()
-                }
-            }
+        self.wait_until_back().await;
+    }
+
+    /// Returns when the server answers.
+    pub async fn wait_until_back(&self) {
+        within(Duration::from_secs(20), "Postgres is back", async || {
+            self.answers().await
         })
         .await;
+    }
+
+    /// Whether the server answers.
+    pub async fn answers(&self) -> bool {
+        match self.connection.connect(NoTls).await {
+            Err(_) => false,
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                client.simple_query("SELECT 1").await.is_ok()
+            }
+        }
     }
 }
 
@@ -176,7 +209,10 @@ pub async fn within(patience: Duration, what: &str, mut is_so: impl AsyncFnMut()
 
 /// The seed of a random test: `SEED` of the environment, or a new one. Printed, so that a failure tells it.
 pub fn seed() -> u64 {
-    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let seed = std::env::var("SEED")
+        .ok()
+        .filter(|seed| !seed.is_empty())
+        .map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("SEED={seed}");
     seed
 }

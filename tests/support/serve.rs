@@ -1,34 +1,57 @@
 //! `uptally serve` as a child process, and just enough HTTP to ask it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 use uptally::time::Timestamp;
+use uptally::window::{ClosedTime, Windows};
+
+use super::check::SECRET;
 
 /// One request on a connection of its own: status, head, body.
 pub fn http(address: &str, method: &str, path: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    try_http(address, method, path).unwrap()
+}
+
+/// The same of a server that may be gone, frozen or in the middle of its end.
+pub fn try_http(address: &str, method: &str, path: &str) -> io::Result<(u16, String, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: uptally\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer)?;
+    let cut_off = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut_off)?;
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head.to_owned(), body.to_owned())
+    Ok((status, head.to_owned(), body.to_owned()))
+}
+
+/// A URL with a password that nobody asks for, and that must not appear anywhere.
+pub fn url_with_secret(connection: &Config) -> String {
+    let host = match &connection.get_hosts()[0] {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(dir) => dir.to_str().unwrap().replace('/', "%2F"),
+    };
+    let port = connection.get_ports().first().copied().unwrap_or(5432);
+    let (user, name) = (connection.get_user().unwrap(), connection.get_dbname().unwrap());
+    format!("postgresql://{user}:{SECRET}@{host}:{port}/{name}")
 }
 
 /// A running `uptally serve`. Dropped, it is killed.
 pub struct Serve {
     child: Child,
-    log: Receiver<String>,
+    csv_dir: PathBuf,
+    log: Arc<Mutex<Vec<String>>>,
     address: Option<String>,
 }
 
@@ -36,6 +59,11 @@ impl Serve {
     /// Starts it with its files in `state_dir`; without a URL it starts its own Postgres there. A short pause between
     /// flushes gives a kill more of them to hit.
     pub fn spawn(state_dir: &Path, url: Option<&str>) -> Self {
+        Self::spawn_with(state_dir, url, &[])
+    }
+
+    /// The same with variables of the environment, name and value.
+    pub fn spawn_with(state_dir: &Path, url: Option<&str>, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uptally"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
@@ -44,16 +72,23 @@ impl Serve {
             .env_remove("DATABASE_URL")
             .envs(url.map(|url| ("DATABASE_URL", url)))
             .env("UPTALLY__ROLLUP__FLUSH_INTERVAL_MS", "20")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (line, log) = channel();
+        let log = Arc::default();
+        let told: Arc<Mutex<Vec<String>>> = Arc::clone(&log);
         // Ends with the child, whose log must not fill the pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|text| line.send(text)));
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|text| told.lock().unwrap().push(text));
+        });
         Serve {
             child,
+            csv_dir: state_dir.join("csvs"),
             log,
             address: None,
         }
@@ -61,34 +96,81 @@ impl Serve {
 
     /// Kills it with -9 and waits for its end.
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
+        self.end();
+    }
+
+    /// The same of one that may have ended already.
+    pub fn end(&mut self) {
+        // Fails if it has.
+        let _ = self.child.kill();
         self.child.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Where its reports are.
+    pub fn csv_dir(&self) -> &Path {
+        &self.csv_dir
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     /// Waits until it has caught up.
     pub fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(9);
+        self.wait_until_ready_within(Duration::from_secs(9));
+    }
+
+    /// The same with a patience of one's own; returns how long it took.
+    pub fn wait_until_ready_within(&mut self, patience: Duration) -> Duration {
+        let began = Instant::now();
         while self.request("GET", "/readyz").0 != 200 {
-            assert!(
-                Instant::now() < deadline,
-                "not ready: {:?}",
-                self.log.try_iter().collect::<Vec<_>>()
-            );
+            assert!(began.elapsed() < patience, "not ready: {:?}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+        began.elapsed()
     }
 
     /// A report from trigger to CSV.
     pub fn report(&mut self, as_of: Timestamp) -> String {
-        let (status, triggered) = self.request("POST", &format!("/trigger_report?as_of={as_of}"));
-        assert_eq!(status, 202, "{triggered}");
+        self.report_of(as_of, Windows::Calendar, ClosedTime::Uptime)
+    }
+
+    /// A report of any kind.
+    pub fn report_of(&mut self, as_of: Timestamp, windows: Windows, closed: ClosedTime) -> String {
+        self.try_report(as_of, windows, closed).unwrap()
+    }
+
+    /// The same; whatever was answered in its place.
+    pub fn try_report(&mut self, as_of: Timestamp, windows: Windows, closed: ClosedTime) -> Result<String, String> {
+        let (windows, closed) = (windows.as_str(), closed.as_str());
+        let path = format!("/trigger_report?as_of={as_of}&windows={windows}&closed={closed}");
+        let (status, triggered) = self.request("POST", &path);
+        if status != 202 {
+            return Err(triggered);
+        }
         let triggered: serde_json::Value = serde_json::from_str(&triggered).unwrap();
         let path = format!("/get_report?report_id={}", triggered["report_id"].as_str().unwrap());
         loop {
             match self.request("GET", &path) {
                 (202, _) => std::thread::sleep(Duration::from_millis(5)),
-                (200, csv) => return csv,
-                (status, problem) => panic!("{status}: {problem}"),
+                (200, csv) => return Ok(csv),
+                (_, problem) => return Err(problem),
             }
         }
     }
@@ -99,17 +181,26 @@ impl Serve {
         (status, body)
     }
 
+    /// Whether it has said where it listens.
+    pub fn listens(&self) -> bool {
+        let log = self.log.lock().unwrap();
+        log.iter().any(|line| line.contains("listening on http://"))
+    }
+
     /// Where it listens, which its log tells.
-    fn address(&mut self) -> &str {
-        let mut told = Vec::new();
+    pub fn address(&mut self) -> &str {
+        let began = Instant::now();
         while self.address.is_none() {
-            let Ok(line) = self.log.recv_timeout(Duration::from_secs(8)) else {
-                panic!("it does not listen: {told:?}");
-            };
-            self.address = line
-                .split_once("listening on http://")
-                .map(|(_, address)| address.trim().to_owned());
-            told.push(line);
+            self.address = self.log.lock().unwrap().iter().find_map(|line| {
+                let (_, address) = line.split_once("listening on http://")?;
+                Some(address.trim().to_owned())
+            });
+            assert!(
+                self.address.is_some() || began.elapsed() < Duration::from_secs(8),
+                "it does not listen: {:?}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(2));
         }
         self.address.as_deref().unwrap()
     }
@@ -117,8 +208,6 @@ impl Serve {
 
 impl Drop for Serve {
     fn drop(&mut self) {
-        // Both fail if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }

@@ -19,7 +19,10 @@ pub struct Server {
     running: Option<Running>,
     connection: Config,
     url: String,
-    state: TempDir,
+    /// Where its files are.
+    state: PathBuf,
+    /// The same, if they are to go with it.
+    _temporary: Option<TempDir>,
 }
 
 struct Running {
@@ -43,6 +46,15 @@ impl Server {
     /// A new server with settings of Postgres, name and value.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let state = state_dir();
+        let server = Self::start_in(state.path(), settings);
+        Server {
+            _temporary: Some(state),
+            ..server
+        }
+    }
+
+    /// The same with its files in a directory that is there and stays.
+    pub fn start_in(state_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let own = settings
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -50,7 +62,7 @@ impl Server {
             durable: false,
             guard_program: Some(PathBuf::from(env!("CARGO_BIN_EXE_uptally"))),
             settings: own.collect(),
-            ..ClusterOptions::new(state.path())
+            ..ClusterOptions::new(state_dir)
         };
         let (running, connection, url) = run(options.clone());
         Server {
@@ -58,7 +70,8 @@ impl Server {
             running: Some(running),
             connection,
             url,
-            state,
+            state: state_dir.to_owned(),
+            _temporary: None,
         }
     }
 
@@ -84,7 +97,7 @@ impl Server {
     }
 
     pub fn state_dir(&self) -> &Path {
-        self.state.path()
+        &self.state
     }
 }
 

@@ -1,5 +1,5 @@
 //! Many writers at once, doing what writers do: single rows, batches, corrections, deletions, moves, other hours, rollbacks,
-//! savepoints, and now and then a transaction that stays open for long.
+//! savepoints, and now and then a transaction that stays open for long; on request also in the rarer forms.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,8 @@ use fastrand::Rng;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, IsolationLevel, NoTls, Transaction};
 use uptally::time::{DAY_US, HOUR_US, Timestamp};
+
+use super::forms::{self, Form};
 
 /// Stores that are written to.
 const STORES: u32 = 30;
@@ -25,6 +27,8 @@ const UPSERT: &str = "INSERT INTO public.store_activity (store_id, timestamp_utc
 
 /// Writers at work until stopped.
 pub struct Writers {
+    connection: Config,
+    rng: Rng,
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Tally>>,
 }
@@ -40,23 +44,35 @@ pub struct Tally {
 impl Writers {
     /// Starts `count` writers of rows from the 20 days before `end`. They outlive crashes of the server.
     pub fn start(connection: &Config, count: u64, seed: u64, end: Timestamp) -> Self {
+        Self::launch(connection, count, seed, end, false)
+    }
+
+    /// The same, and a third of the transactions are of one of the [`Form`]s. The role must be a superuser.
+    pub fn start_wild(connection: &Config, count: u64, seed: u64, end: Timestamp) -> Self {
+        Self::launch(connection, count, seed, end, true)
+    }
+
+    fn launch(connection: &Config, count: u64, seed: u64, end: Timestamp, wild: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..count).map(|n| {
             let writer = Writer {
                 rng: Rng::with_seed(seed.wrapping_add(n)),
                 own: Vec::new(),
                 end,
+                wild,
             };
             tokio::spawn(writer.run(connection.clone(), Arc::clone(&stop)))
         });
         Writers {
             tasks: tasks.collect(),
+            connection: connection.clone(),
+            rng: Rng::with_seed(seed),
             stop,
         }
     }
 
-    /// Stops all, when each has ended its transaction.
-    pub async fn stop(self) -> Tally {
+    /// Stops all, when each has ended its transaction. What a crash left prepared is decided about.
+    pub async fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
         for task in self.tasks {
@@ -65,6 +81,8 @@ impl Writers {
             all.rolled_back += tally.rolled_back;
             all.failed += tally.failed;
         }
+        let client = super::connect(&self.connection).await;
+        forms::end_prepared(&client, &mut self.rng).await;
         println!("{all:?}");
         all
     }
@@ -74,6 +92,7 @@ struct Writer {
     rng: Rng,
     own: Vec<(String, Timestamp)>,
     end: Timestamp,
+    wild: bool,
 }
 
 impl Writer {
@@ -86,7 +105,14 @@ impl Writer {
             };
             tokio::spawn(session);
             while !client.is_closed() && !stop.load(Ordering::Relaxed) {
-                match self.transaction(&mut client).await {
+                let wild = self.wild && self.rng.u8(0..3) == 0;
+                let written = if wild {
+                    let form = Form::random(&mut self.rng);
+                    form.write(&mut client, &mut self.rng, STORES, self.end).await
+                } else {
+                    self.transaction(&mut client).await
+                };
+                match written {
                     Ok(true) => tally.committed += 1,
                     Ok(false) => tally.rolled_back += 1,
                     Err(_) => tally.failed += 1,

@@ -1,0 +1,128 @@
+//! Killed, and failing, at every step of the work: the fail points of `src/failpoint.rs`.
+//!
+//! A point that is never reached fails the test: it would prove nothing.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use uptally::clock::Clock;
+use uptally::failpoint::POINTS;
+
+use super::support::check::{no_drift, verify_is_clean};
+use super::support::reporter::Reporter;
+use super::support::serve::Serve;
+use super::support::writers::Writers;
+use super::support::{TestDatabase, seed, state_dir};
+use super::{SETTINGS, count, url};
+
+const WRITERS: u64 = 4;
+/// A point is reached within this time.
+const REACHED_MAX: Duration = Duration::from_secs(8);
+
+/// Kills the daemon at each point whose name begins so, `COUNT` times each.
+async fn killed_at(group: &str) {
+    let server = TestDatabase::start_alone(&SETTINGS).await;
+    let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
+    let (mut rng, url) = (Rng::with_seed(seed), url(server.connection()));
+    let mut writers = Some(Writers::start_wild(server.connection(), WRITERS, seed, end));
+    for point in POINTS.into_iter().filter(|point| point.starts_with(group)) {
+        for _ in 0..count(1) {
+            // Once in a life, these; the others come again and again.
+            let once = point.starts_with("start.") || point.starts_with("stop.");
+            let plan = format!("{point}=kill@{}", if once { 1 } else { rng.u8(1..4) });
+            if point == "sleep.granted" {
+                // Under steady writers nobody falls asleep.
+                writers.take().unwrap().stop().await;
+            }
+            let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
+            let reporter = Reporter::start(serve.address());
+            if point.starts_with("stop.") {
+                serve.wait_until_ready();
+                serve.signal(Signal::TERM);
+            }
+            let began = Instant::now();
+            let status = loop {
+                if let Some(status) = serve.ended() {
+                    break status;
+                }
+                assert!(
+                    began.elapsed() < REACHED_MAX,
+                    "{plan} was never reached:\n{}",
+                    serve.log().join("\n")
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            assert_eq!(status.signal(), Some(9), "{plan}: {status}");
+            reporter.stop().await;
+            verify_is_clean(&server.database(), end).await;
+            println!("{plan}: reached after {:?}", began.elapsed());
+            writers.get_or_insert_with(|| Writers::start_wild(server.connection(), WRITERS, seed, end));
+        }
+    }
+    writers.take().unwrap().stop().await;
+    let mut serve = Serve::spawn(state.path(), Some(&url));
+    no_drift(server.connection(), &mut serve, end).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_starting_sleeping_and_stopping() {
+    for group in ["start.", "sleep.", "stop."] {
+        killed_at(group).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_reading() {
+    killed_at("read.").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_flush() {
+    killed_at("flush.").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_report() {
+    killed_at("report.").await;
+}
+
+#[test]
+fn every_fail_point_is_in_one_of_the_groups() {
+    let groups = ["start.", "sleep.", "stop.", "read.", "flush.", "report."];
+    let lost = POINTS
+        .iter()
+        .find(|point| !groups.iter().any(|group| point.starts_with(group)));
+    assert_eq!(lost, None);
+}
+
+/// A step that fails ends the session, and the next one begins at the checkpoint.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_fail_are_taken_again() {
+    let server = TestDatabase::start_alone(&SETTINGS).await;
+    let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
+    let mut rng = Rng::with_seed(seed);
+    let mut plan = Vec::new();
+    for point in POINTS {
+        // Where nothing can fail, an error is a panic.
+        let cannot_fail = ["report.recorded", "report.announced", "report.synced", "report.ended"];
+        if point.starts_with("stop.") || cannot_fail.contains(&point) {
+            continue;
+        }
+        let first = if point.starts_with("start.") { 1 } else { rng.u8(1..30) };
+        plan.push(format!("{point}=error@{first}"));
+    }
+    let plan = plan.join(",");
+    let writers = Writers::start_wild(server.connection(), WRITERS, seed, end);
+    let url = url(server.connection());
+    let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
+    let reporter = Reporter::start(serve.address());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    reporter.stop().await;
+    writers.stop().await;
+    no_drift(server.connection(), &mut serve, end).await;
+    let failures = serve.log().iter().filter(|line| line.contains("fail point ")).count();
+    println!("{failures} failures told");
+    assert!(failures >= 6, "{failures} failures only:\n{}", serve.log().join("\n"));
+}
