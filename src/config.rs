@@ -6,6 +6,7 @@
 
 mod keys;
 mod layers;
+mod login;
 mod secret;
 mod words;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use config::ValueKind;
 use tracing_subscriber::EnvFilter;
 
+use crate::http::{OpenToAll, Tokens};
 use crate::telemetry::one_line;
 use keys::{KEYS, Key};
 use layers::Layers;
@@ -68,16 +70,24 @@ pub struct StateConfig {
     pub dir: Option<PathBuf>,
 }
 
-/// The limits of the HTTP server.
+/// Where HTTP is answered, to whom, and the limits of the server.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// `http.listen`
     pub listen: SocketAddr,
+    /// `http.read_tokens` and `http.trigger_tokens`: those that stand in the configuration itself.
+    pub tokens: Tokens,
+    /// `http.read_tokens_file`: a file with more of them.
+    pub read_tokens_file: Option<PathBuf>,
+    /// `http.trigger_tokens_file`: likewise.
+    pub trigger_tokens_file: Option<PathBuf>,
+    /// `http.hosts`: names that are answered on loopback without a login.
+    pub hosts: Vec<String>,
     /// `http.header_timeout_ms`: how long a client may take for the head of a request.
     pub header_timeout: Duration,
     /// `http.connections_max`: how many are open at a time.
     pub connections_max: usize,
-    /// `http.drain_timeout_ms`: how long running requests may take to end at shutdown.
+    /// `http.drain_timeout_ms`: how long running requests and reports may take to end at shutdown.
     pub drain_timeout: Duration,
 }
 
@@ -174,6 +184,31 @@ pub enum ConfigError {
         /// A file, `env NAME` or `flag --name`.
         origin: String,
     },
+    /// A file of tokens is missing or cannot be read.
+    #[error("{key}: cannot read {}", path.display())]
+    TokensFile {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of tokens holds something else, or nothing.
+    #[error("{key}: {problem} ({}, line {line})", path.display())]
+    Tokens {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What was expected.
+        problem: String,
+    },
+    /// Other machines may reach the address, and nothing keeps them out.
+    #[error(transparent)]
+    OpenToAll(#[from] OpenToAll),
     /// The program asks for a key that does not exist with that type: a bug that the tests find.
     #[error("{0} is not a key of the type that is read")]
     NotAKey(String),
@@ -192,6 +227,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let layers = Layers::merge(file, env, flags)?;
         let ms = |key: &str| layers.integer(key).map(Duration::from_millis);
+        let tokens = |key: &str| Ok::<_, ConfigError>(layers.optional_text(key, login::tokens)?.unwrap_or_default());
         let url = layers.optional_text("database.url", str::parse::<DatabaseUrl>)?;
         let effective = Effective::of(&layers, url.as_ref());
         Ok(Config {
@@ -205,6 +241,13 @@ impl Config {
             },
             http: HttpConfig {
                 listen: layers.text("http.listen", address)?,
+                tokens: Tokens {
+                    read: tokens("http.read_tokens")?,
+                    trigger: tokens("http.trigger_tokens")?,
+                },
+                read_tokens_file: layers.optional_text("http.read_tokens_file", file_path)?,
+                trigger_tokens_file: layers.optional_text("http.trigger_tokens_file", file_path)?,
+                hosts: layers.optional_text("http.hosts", login::hosts)?.unwrap_or_default(),
                 header_timeout: ms("http.header_timeout_ms")?,
                 connections_max: layers.integer("http.connections_max")?,
                 drain_timeout: ms("http.drain_timeout_ms")?,
@@ -250,6 +293,7 @@ impl Effective {
                 return format!("# {} is not set   # from default", key.name);
             };
             let shown = match (&value.kind, url) {
+                _ if key.masked => toml_text("***"),
                 (_, Some(url)) if key.name == "database.url" => toml_text(&url.to_string()),
                 (ValueKind::String(text), _) => toml_text(text),
                 (other, _) => other.to_string(),
@@ -287,6 +331,10 @@ fn directory(text: &str) -> Result<PathBuf, &'static str> {
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "expected an address and a port such as 127.0.0.1:8080 or [::1]:8080")
+}
+
+fn file_path(text: &str) -> Result<PathBuf, &'static str> {
+    directory(text).map_err(|_| "expected a file")
 }
 
 /// A directory or URL. Whether there is an object store behind it, the part that writes finds out.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -13,11 +13,13 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::daemon::{Daemon, DaemonError, Handle, Settings};
 use crate::db::Database;
-use crate::http::{self, Api, ServeLimits};
+use crate::http::{self, Access, Api, ServeLimits};
 use crate::report::{Archive, Connect, Limits, Registry, ReportRequest};
 
-/// How long the daemon gets for its last flush.
-const DAEMON_DRAIN_MAX: Duration = Duration::from_secs(10);
+/// At the end, answers get so long at least, even if reports took all the time for draining.
+const ANSWERS_DRAIN_MIN: Duration = Duration::from_millis(500);
+/// How long the last flush may take beyond the time for draining.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// How often the figures are tidied, so that histograms do not grow between two scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -26,8 +28,12 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub struct ServiceOptions {
     /// Where HTTP is answered; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Who is let in.
+    pub access: Access,
     /// Bounds of the HTTP server.
     pub http: ServeLimits,
+    /// How long running answers and reports may take to end.
+    pub drain_max: Duration,
     /// Bounds of the reports.
     pub reports: Limits,
     /// Options of a trigger that does not give its own.
@@ -43,7 +49,7 @@ pub struct Service {
     address: SocketAddr,
     handle: Handle,
     registry: Registry,
-    stop_http: watch::Sender<bool>,
+    stop_http: watch::Sender<Option<Instant>>,
     stop_daemon: watch::Sender<bool>,
     http: JoinHandle<bool>,
     daemon: JoinHandle<Result<(), DaemonError>>,
@@ -69,12 +75,14 @@ impl Service {
         let api = Api {
             registry: registry.clone(),
             defaults: options.defaults,
+            access: options.access,
             metrics_text: Arc::new(move || metrics.render()),
         };
-        let (stop_http, mut http_stops) = watch::channel(false);
+        let (stop_http, mut http_stops) = watch::channel(None);
         let stopping = async move {
-            // An error means that the service is gone: stop too.
-            let _ = http_stops.wait_for(|&stop| stop).await;
+            // An error means that the service is gone: stop too, at once.
+            let told = http_stops.wait_for(Option::is_some).await;
+            told.ok().and_then(|at| *at).unwrap_or_else(Instant::now)
         };
         let http = tokio::spawn(http::serve(listener, http::router(api), stopping, options.http));
         tracing::info!("listening on http://{address}");
@@ -87,7 +95,7 @@ impl Service {
             http,
             daemon,
             upkeep,
-            drain_max: options.http.drain_max,
+            drain_max: options.drain_max,
         })
     }
 
@@ -110,18 +118,27 @@ impl Service {
         }
     }
 
-    /// Ends in order: not ready, no new requests, answers and reports finished, last flush.
+    /// How long [`Service::stop`] takes at most.
+    pub fn stop_max(&self) -> Duration {
+        self.drain_max + FLUSH_MAX
+    }
+
+    /// Ends in order: not ready and no new reports, those accepted finished while readiness and reports are still
+    /// answered, then running answers, then the last flush.
     pub async fn stop(self) {
+        let drained_by = Instant::now() + self.drain_max;
         self.handle.drain();
-        let _ = self.stop_http.send(true);
-        if !self.http.await.unwrap_or(false) {
-            tracing::warn!("some answers were cut off");
-        }
         if !self.registry.drain(self.drain_max).await {
             tracing::warn!("some reports are left to the next start");
         }
+        let cut_off_at = drained_by.max(Instant::now() + ANSWERS_DRAIN_MIN);
+        let _ = self.stop_http.send(Some(cut_off_at));
+        if !self.http.await.unwrap_or(false) {
+            tracing::warn!("some answers were cut off");
+        }
         let _ = self.stop_daemon.send(true);
-        if !self.daemon.is_finished() && tokio::time::timeout(DAEMON_DRAIN_MAX, self.daemon).await.is_err() {
+        let flushed_by = (drained_by + FLUSH_MAX).into();
+        if !self.daemon.is_finished() && tokio::time::timeout_at(flushed_by, self.daemon).await.is_err() {
             tracing::warn!("the last flush was cut off; the next start reads what it misses again");
         }
         self.upkeep.abort();

@@ -1,9 +1,10 @@
 //! From a command and the configuration to the part that does it.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -19,7 +20,7 @@ use crate::db::{Database, DbError};
 use crate::demo::{self, DemoOptions};
 use crate::feed::doorbell::{Doorbell, Wake};
 use crate::feed::{Reading, Scope};
-use crate::http::{self, ServeLimits};
+use crate::http::{self, Access, ServeLimits, Tokens};
 use crate::import::{self, ImportOptions, Input};
 use crate::ledger::{self, Flush, Ledger};
 use crate::report::{self, ReportRequest, csv};
@@ -33,13 +34,23 @@ use crate::{telemetry, verify};
 const REBUILD_LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOKS_PER_TRY_TO_LEAD: u32 = 40;
 
+/// How long the private Postgres may take to end, beyond what the rest takes; its guard ends it even if we do not wait.
+const POSTGRES_STOP_MAX: Duration = Duration::from_millis(1500);
+
 /// Ended reports whose state is kept in memory.
 const REPORTS_KEPT_MAX: usize = 10_000;
 
 pub(super) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    let options = service_options(config, config.http.listen, config.http.access()?);
     let mut signals = Signals::listen()?;
-    let Reached { database, mut cluster } = reach_as_owner(config).await?;
-    let service = Service::start(database, service_options(config), start_metrics()?).await;
+    let reached = tokio::select! {
+        reached = reach_as_owner(config) => reached?,
+        // Whatever was begun of a private Postgres, its guard ends.
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let Reached { database, mut cluster } = reached;
+    let mut stop_by = Instant::now() + POSTGRES_STOP_MAX;
+    let service = Service::start(database, options, start_metrics()?).await;
     let outcome = match service {
         Ok(mut service) => {
             let failure = tokio::select! {
@@ -50,16 +61,24 @@ pub(super) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
                 error = service.failed() => Some(error),
                 error = guard_lost(cluster.as_mut()) => Some(error),
             };
+            stop_by = Instant::now() + service.stop_max() + POSTGRES_STOP_MAX;
             tokio::select! {
                 () = service.stop() => {}
-                () = signals.next() => tracing::warn!("ended at once"),
+                () = signals.next() => {
+                    tracing::warn!("ended at once");
+                    stop_by = Instant::now();
+                }
             }
             failure.map_or(Ok(()), Err)
         }
         Err(error) => Err(error),
     };
     if let Some(cluster) = cluster {
-        cluster.stop().await.map_err(refusal)?;
+        tokio::select! {
+            stopped = cluster.stop() => stopped.map_err(refusal)?,
+            () = tokio::time::sleep_until(stop_by.into()) => tracing::warn!("Postgres is still ending; its guard sees to that"),
+            () = signals.next() => {}
+        }
     }
     outcome.map_err(explain)?;
     Ok(ExitCode::SUCCESS)
@@ -296,7 +315,7 @@ pub(super) async fn demo(config: &Config, arguments: &DemoArgs) -> anyhow::Resul
         stores: arguments.stores,
         once: arguments.once,
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
-        service: service_options(config),
+        service: demo_service_options(config)?,
         database: config.database.clone(),
         state_dir: config.state.dir.clone(),
     };
@@ -322,13 +341,21 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn service_options(config: &Config) -> ServiceOptions {
+/// The demo is for this machine only and needs no login, whatever the configuration says of the real thing.
+fn demo_service_options(config: &Config) -> anyhow::Result<ServiceOptions> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, config.http.listen.port()));
+    let access = Access::new(listen, Tokens::default(), Vec::new())?;
+    Ok(service_options(config, listen, access))
+}
+
+fn service_options(config: &Config, listen: SocketAddr, access: Access) -> ServiceOptions {
     ServiceOptions {
-        listen: config.http.listen,
+        listen,
+        access,
+        drain_max: config.http.drain_timeout,
         http: ServeLimits {
             connections_max: config.http.connections_max,
             header_max: config.http.header_timeout,
-            drain_max: config.http.drain_timeout,
             ..ServeLimits::default()
         },
         reports: report::Limits {

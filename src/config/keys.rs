@@ -11,9 +11,14 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("database.statement_timeout_ms", integer(30_000, 100, 86_400_000)),
     Key::new("state.dir", Optional),
     Key::new("http.listen", Text("127.0.0.1:8080")),
+    Key::new("http.read_tokens", Optional).masked(),
+    Key::new("http.read_tokens_file", Optional),
+    Key::new("http.trigger_tokens", Optional).masked(),
+    Key::new("http.trigger_tokens_file", Optional),
+    Key::new("http.hosts", Optional),
     Key::new("http.header_timeout_ms", integer(10_000, 100, 600_000)),
     Key::new("http.connections_max", integer(256, 1, 65_536)),
-    Key::new("http.drain_timeout_ms", integer(8_000, 0, 600_000)),
+    Key::new("http.drain_timeout_ms", integer(6_000, 0, 600_000)),
     Key::new("report.as_of", Text("now")),
     Key::new("report.windows", Text("calendar")),
     Key::new("report.closed", Text("uptime")),
@@ -42,6 +47,8 @@ pub(super) struct Key {
     pub(super) kind: KeyKind,
     /// Errors do not quote the value.
     pub(super) secret: bool,
+    /// The value is shown nowhere.
+    pub(super) masked: bool,
 }
 
 /// What a key holds, and its default.
@@ -61,12 +68,18 @@ impl Key {
             name,
             kind,
             secret: false,
+            masked: false,
         }
     }
 
     const fn secret(mut self) -> Self {
         self.secret = true;
         self
+    }
+
+    const fn masked(mut self) -> Self {
+        self.masked = true;
+        self.secret()
     }
 
     /// The key called `name`.

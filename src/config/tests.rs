@@ -107,7 +107,7 @@ fn an_unknown_key_is_named_with_its_origin_and_its_neighbour() {
         ),
         (
             toml("[http.tls]\ncert = 'x'"),
-            "unknown key http.tls (from FILE); the nearest known key is http.listen",
+            "unknown key http.tls (from FILE); the nearest known key is http.hosts",
         ),
         (
             toml("listen = '127.0.0.1:1'"),
@@ -260,6 +260,72 @@ fn passwords_are_shown_nowhere() {
 }
 
 #[test]
+fn tokens_are_read_and_shown_nowhere() {
+    const ONE: &str = "one-0123456789012345678901234567890";
+    const TWO: &str = "two-0123456789012345678901234567890";
+    let both = format!(" {ONE}\n{TWO} ");
+    let given = [("UPTALLY__HTTP__READ_TOKENS", both.as_str())];
+    let config = env(&given).load().unwrap();
+    assert_eq!(config.http.tokens.read, [ONE.parse().unwrap(), TWO.parse().unwrap()]);
+    assert!(config.http.access().is_ok());
+    let line = shown_line(&config, "http.read_tokens =");
+    assert_eq!(
+        line,
+        "http.read_tokens = \"***\"   # from env UPTALLY__HTTP__READ_TOKENS"
+    );
+    assert!(!format!("{config:?}").contains("0123"), "{config:?}");
+    for text in ["", "  ", "hunter2-short", "one-0123456789012345678901234567890 hunter2"] {
+        let error = env(&[("UPTALLY__HTTP__TRIGGER_TOKENS", text)]).load().unwrap_err();
+        assert!(error.contains("at least 32"), "{error}");
+        assert!(!error.contains("hunter2") && !error.contains("0123"), "{error}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokens").display().to_string();
+    let path = path.as_str();
+    let open = [
+        ("UPTALLY__HTTP__LISTEN", "0.0.0.0:1"),
+        ("UPTALLY__HTTP__READ_TOKENS_FILE", path),
+    ];
+    let access = |text: &str| {
+        fs::write(path, text).unwrap();
+        env(&open)
+            .load()
+            .unwrap()
+            .http
+            .access()
+            .map_err(|error| error.to_string())
+    };
+    assert!(access(&format!("# of the dashboard\n\n  {ONE}\n{TWO}")).is_ok());
+    for (text, problem) in [
+        ("", "found none"),
+        ("# nothing\n", "found none"),
+        (&format!("{ONE}\nhunter2\n"), ", line 2)"),
+    ] {
+        let error = access(text).unwrap_err();
+        assert!(
+            error.starts_with("http.read_tokens_file: ") && error.contains(problem),
+            "{error}"
+        );
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    fs::remove_file(path).unwrap();
+    let error = env(&open).load().unwrap().http.access().unwrap_err().to_string();
+    assert!(error.starts_with("http.read_tokens_file: cannot read /"), "{error}");
+    let error = env(&open[..1]).load().unwrap().http.access().unwrap_err();
+    assert!(matches!(error, ConfigError::OpenToAll(_)), "{error}");
+}
+
+#[test]
+fn names_of_hosts_are_names() {
+    let config = env(&[("UPTALLY__HTTP__HOSTS", "a.example, b_c")]).load().unwrap();
+    assert_eq!(config.http.hosts, ["a.example", "b_c"]);
+    for text in ["", ",", "a:80", "http://a"] {
+        assert!(env(&[("UPTALLY__HTTP__HOSTS", text)]).load().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn every_key_is_shown_once_and_the_values_are_toml() {
     let config = toml("").load().unwrap();
     let shown = config.effective.to_string();
@@ -277,9 +343,8 @@ fn the_committed_file_shows_every_key_and_changes_nothing() {
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(flat(&text.parse().unwrap()), []);
 
-    let mut comment = String::new();
-    let mut uncommented = String::new();
-    let mut section = "";
+    let (mut comment, mut section) = (String::new(), "");
+    let (mut uncommented, mut loadable) = (String::new(), String::new());
     for line in text.lines() {
         if let Some(prose) = line.strip_prefix("# ") {
             comment.push_str(prose);
@@ -294,12 +359,20 @@ fn the_committed_file_shows_every_key_and_changes_nothing() {
             if let KeyKind::Integer { min, max, .. } = key.kind {
                 assert!(comment.contains(&format!("{min} to {max}")), "range of {name}");
             }
-            uncommented.push_str(line.trim_start_matches('#'));
+            let set = line.trim_start_matches('#').to_owned() + "\n";
+            uncommented.push_str(&set);
+            if key.masked {
+                // A secret that everybody can read here must not be taken for one.
+                assert!(toml(&format!("[{section}]\n{set}")).load().is_err(), "{name}");
+            } else {
+                loadable.push_str(&set);
+            }
         } else {
             section = line.trim_matches(['[', ']']);
-            uncommented.push_str(line);
+            let line = line.to_owned() + "\n";
+            uncommented.push_str(&line);
+            loadable.push_str(&line);
         }
-        uncommented.push('\n');
         comment.clear();
     }
 
@@ -310,7 +383,7 @@ fn the_committed_file_shows_every_key_and_changes_nothing() {
     let with_default: Vec<_> = all.iter().filter(|(name, _)| !optional(name)).cloned().collect();
     assert_eq!(with_default, defaults());
     // The examples of the optional keys are good ones too.
-    toml(&uncommented).load().unwrap();
+    toml(&loadable).load().unwrap();
 }
 
 /// `section.name` and value, ordered by name.

@@ -8,8 +8,14 @@
 //! | `GET /readyz` | 200 · 503 with the reason |
 //! | `GET /metrics` | 200 text |
 //!
+//! And to any of them: 400 for a head that is not clear · 401, 403 without a token that allows it · 421, 403 for a foreign
+//! host or origin (module `access`) · 503 after [`REQUEST_MAX`].
+//!
 //! Every error is a [`Problem`]. HEAD is GET without the body.
 
+mod access;
+mod connections;
+mod presence;
 mod problem;
 mod query;
 mod server;
@@ -19,18 +25,21 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde_json::json;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use access::{Access, OpenToAll, ParseTokenError, TOKEN_CHARS_MIN, Token, Tokens};
 pub use problem::Problem;
 pub use server::{ServeLimits, serve};
+
+use access::Caller;
 
 use crate::report::{FetchError, Fetched, Registry, ReportRequest, TableError, TriggerError};
 
@@ -38,6 +47,9 @@ use crate::report::{FetchError, Fetched, Registry, ReportRequest, TableError, Tr
 const BODY_BYTES_MAX: usize = 4 << 10;
 /// Longest time for a request's body to arrive.
 const BODY_MAX: Duration = Duration::from_secs(10);
+/// Longest time from a request's head to the head of its answer. What an answer's body takes is bounded by the client's
+/// taking it, not by this: a download that goes on may go on.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
 
 /// What the routes need. Cheap to clone.
 #[derive(Clone)]
@@ -46,6 +58,8 @@ pub struct Api {
     pub registry: Registry,
     /// The options of a trigger that does not give its own.
     pub defaults: ReportRequest,
+    /// Who is let in.
+    pub access: Access,
     /// The metrics in the Prometheus text format.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -61,6 +75,8 @@ pub fn router(api: Api) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(REQUEST_MAX, answer_in_time))
+        .layer(middleware::from_fn_with_state(api.access.clone(), access::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe))
         .with_state(api)
@@ -69,6 +85,10 @@ pub fn router(api: Api) -> Router {
 /// Names and explains this module's metrics to the installed recorder.
 pub fn describe_metrics() {
     metrics::describe_counter!("uptally_http_requests_total", "Requests answered, by route and status");
+    metrics::describe_counter!(
+        "uptally_http_connections_evicted_total",
+        "Connections closed for others, because they kept the server waiting and there was no room"
+    );
 }
 
 async fn trigger_report(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
@@ -123,10 +143,13 @@ async fn get_report(State(api): State<Api>, method: Method, uri: Uri) -> Result<
     Ok((headers, body).into_response())
 }
 
-async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
+/// Open to anybody, because probes and load balancers have no token. The reason may name parts of the database, so that
+/// strangers are told none.
+async fn readyz(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Result<&'static str, Problem> {
     match api.registry.source().readiness() {
         Ok(()) => Ok("ready\n"),
-        Err(reason) => Err(not_ready(reason)),
+        Err(reason) if caller.known => Err(not_ready(reason)),
+        Err(_) => Err(not_ready("a request with a token is told the reason".to_owned())),
     }
 }
 
@@ -217,7 +240,7 @@ impl From<TriggerError> for Problem {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-busy", "Too many reports", detail).retry_after(1)
             }
             TriggerError::Table(error) => database_away(&error),
-            TriggerError::Stopped => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, detail),
+            TriggerError::Stopped => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(2),
         }
     }
 }
@@ -236,11 +259,25 @@ impl From<FetchError> for Problem {
     }
 }
 
+/// Gives up on a request that is not answered within `answer_max`.
+async fn answer_in_time(State(answer_max): State<Duration>, request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(answer_max, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let detail = format!("no answer was found within {answer_max:?}");
+        let problem = Problem::plain(StatusCode::SERVICE_UNAVAILABLE, detail);
+        problem.retry_after(2).into_response()
+    })
+}
+
 /// Counts and logs each request, and forbids guessing at content types.
 async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, route) = (request.method().clone(), route_label(request.uri().path()));
+    let chunked = access::is_chunked(&request);
     let mut response = next.run(request).await;
+    if chunked {
+        response.headers_mut().extend([access::CLOSE]);
+    }
     response.headers_mut().insert(
         HeaderName::from_static("x-content-type-options"),
         HeaderValue::from_static("nosniff"),
@@ -260,5 +297,25 @@ fn route_label(path: &str) -> &'static str {
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_without_an_answer_has_an_end() {
+        let hangs: Router = Router::new().route("/", get(async || std::future::pending::<()>().await));
+        let limit = middleware::from_fn_with_state(Duration::from_millis(50), answer_in_time);
+        let service = TowerToHyperService::new(hangs.layer(limit));
+        let answer = service.call(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
     }
 }

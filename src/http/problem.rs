@@ -18,6 +18,9 @@ pub struct Problem {
     /// Seconds after which to try again; also sent as `Retry-After`.
     #[serde(skip)]
     retry_after_s: Option<u32>,
+    /// How to log in: sent as `WWW-Authenticate`.
+    #[serde(skip)]
+    challenge: Option<&'static str>,
 }
 
 impl Problem {
@@ -29,6 +32,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             retry_after_s: None,
+            challenge: None,
         }
     }
 
@@ -47,6 +51,13 @@ impl Problem {
         self.retry_after_s = Some(seconds);
         self
     }
+
+    /// The same problem, saying how to log in (RFC 6750).
+    #[must_use]
+    pub fn challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
 }
 
 impl IntoResponse for Problem {
@@ -60,6 +71,9 @@ impl IntoResponse for Problem {
         );
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,19 +12,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::presence::Presence;
+
 /// A TCP stream whose writes fail once the peer has taken nothing for `stall_max`.
 pub(super) struct StallGuard {
     stream: TcpStream,
     stall_max: Duration,
+    presence: Arc<Presence>,
     /// Runs while a write waits for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallGuard {
-    pub(super) fn new(stream: TcpStream, stall_max: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, stall_max: Duration, presence: Arc<Presence>) -> Self {
         StallGuard {
             stream,
             stall_max,
+            presence,
             stalled: None,
         }
     }
@@ -31,9 +36,12 @@ impl StallGuard {
     /// Passes on how a write went; one that has been waiting too long has failed.
     fn watch<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if write.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.presence.has_taken();
+            }
             return write;
         }
+        self.presence.waits_for_taking();
         let stall_max = self.stall_max;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall_max)));
         match stalled.as_mut().poll(cx) {
@@ -45,7 +53,11 @@ impl StallGuard {
 
 impl AsyncRead for StallGuard {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            self.presence.is_silent();
+        }
+        read
     }
 }
 

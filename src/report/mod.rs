@@ -10,6 +10,7 @@ mod registry;
 mod request;
 mod run;
 mod table;
+mod waiting;
 
 use std::time::Instant;
 
@@ -103,7 +104,10 @@ pub(crate) fn stage(stage: &'static str, since: Instant) {
 /// Names and explains this module's metrics to the installed recorder. Call it once, after
 /// installing it.
 pub fn describe_metrics() {
-    metrics::describe_counter!("uptally_reports_total", "Reports by outcome: complete, failed, refused");
+    metrics::describe_counter!(
+        "uptally_reports_total",
+        "Reports by outcome: complete, failed, refused; shared are triggers that joined one"
+    );
     metrics::describe_histogram!(
         "uptally_report_duration_seconds",
         metrics::Unit::Seconds,

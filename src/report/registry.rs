@@ -5,20 +5,24 @@
 //! disk before its row is; and a row that says `running` always has somebody who will end it: the
 //! task that runs it, that task's retries while the database is away, or [`Registry::recover`] after
 //! a crash of either side. The runs themselves are in module `run`.
+//!
+//! Whoever asks for what a waiting report was asked for gets that report (module `waiting`).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
-use super::run::Early;
+use super::run::{Begin, Early};
 use super::table::{Connect, Ending, Recorded, Table, TableError};
-use super::{AsOf, Coverage, ReportRequest, Source, stage};
+use super::waiting::{Place, Told, Waiting};
+use super::{AsOf, Coverage, ReportRequest, Source, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -66,7 +70,7 @@ pub struct Triggered {
 
 /// Why a report was not accepted. Nothing was recorded (or, after [`TriggerError::Table`], what
 /// was recorded will be ended without anybody knowing its id).
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TriggerError {
     /// The rollups are not in memory yet; holds what is being waited for.
     #[error("the rollups are not loaded yet: {0}")]
@@ -84,8 +88,8 @@ pub enum TriggerError {
     TooBusy,
     /// The report could not be recorded.
     #[error(transparent)]
-    Table(#[from] TableError),
-    /// The task that was to record it ended early: the process is going down.
+    Table(Arc<TableError>),
+    /// No more reports: the process is going down.
     #[error("the service is shutting down")]
     Stopped,
 }
@@ -133,6 +137,9 @@ pub(super) struct Inner {
     admission: Arc<Semaphore>,
     /// One permit for each report that is being rendered and written.
     pub(super) turns: Arc<Semaphore>,
+    /// Reports that wait for their turn.
+    pub(super) waiting: Arc<Waiting>,
+    draining: AtomicBool,
     pub(super) limits: Limits,
     /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
     pub(super) fresh: Mutex<Option<(Uuid, Bytes)>>,
@@ -157,6 +164,8 @@ impl Registry {
                 ended: Mutex::new(VecDeque::new()),
                 admission: Arc::new(Semaphore::new(running_max + limits.queue_max)),
                 turns: Arc::new(Semaphore::new(running_max)),
+                waiting: Arc::default(),
+                draining: AtomicBool::new(false),
                 limits: Limits { running_max, ..limits },
                 fresh: Mutex::new(None),
             }),
@@ -168,17 +177,34 @@ impl Registry {
         &*self.inner.source
     }
 
-    /// Records a report and queues its run. Returns once its row is durable.
+    /// Records a report and queues its run, or joins one that waits and was asked for with the same. Returns once its
+    /// row is durable.
     pub async fn trigger(&self, request: ReportRequest) -> Result<Triggered, TriggerError> {
-        let admission = self.inner.admit(&request).inspect_err(|_| {
-            metrics::counter!("uptally_reports_total", "outcome" => "refused").increment(1);
-        })?;
-        // On a task of its own: a client that hangs up during the INSERT must not leave a row
-        // that nobody runs.
-        let (recorded, outcome) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
-        tokio::spawn(inner.record_and_run(request, recorded, admission));
-        outcome.await.map_err(|_| TriggerError::Stopped)?
+        let inner = &self.inner;
+        inner.check(&request).inspect_err(refused)?;
+        loop {
+            let asked = Instant::now();
+            // Under one lock, so that of any number that come at once only the first is recorded.
+            let (mut told, joined) = {
+                let mut waiting = inner.waiting.lock();
+                match waiting.find(&request, asked) {
+                    Some(told) => (told, true),
+                    None => (inner.enter(request, &mut waiting).inspect_err(refused)?, false),
+                }
+            };
+            let told = match told.wait_for(Option::is_some).await {
+                Ok(told) => told.clone(),
+                Err(_) => None,
+            };
+            let told = told.ok_or(TriggerError::Stopped)?;
+            if !joined {
+                return told.outcome;
+            }
+            if told.serves(asked) {
+                metrics::counter!("uptally_reports_total", "outcome" => "shared").increment(1);
+                return told.outcome;
+            }
+        }
     }
 
     /// What is known of a report now, and its CSV if it is complete.
@@ -234,9 +260,15 @@ impl Registry {
     /// are recorded so. Returns whether they have; [`Registry::recover`] of the next life takes
     /// care of the others.
     pub async fn drain(&self, within: Duration) -> bool {
-        let Inner { admission, limits, .. } = &*self.inner;
+        let Inner {
+            admission,
+            limits,
+            draining,
+            ..
+        } = &*self.inner;
+        draining.store(true, Ordering::Relaxed);
         let all = u32::try_from(limits.running_max + limits.queue_max).unwrap_or(u32::MAX);
-        // A permit held back for good makes every later trigger find the queue full.
+        // Permits held back for good: who had not seen the flag yet finds the queue full.
         match tokio::time::timeout(within, admission.acquire_many(all)).await {
             Ok(Ok(permits)) => {
                 permits.forget();
@@ -259,42 +291,79 @@ impl Inner {
         fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
     }
 
-    fn admit(&self, request: &ReportRequest) -> Result<OwnedSemaphorePermit, TriggerError> {
+    /// Whether there can be such a report at all.
+    fn check(&self, request: &ReportRequest) -> Result<(), TriggerError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(TriggerError::Stopped);
+        }
         let Some(coverage) = self.source.coverage() else {
             let reason = self.source.readiness().err();
             return Err(TriggerError::NotLoaded(reason.unwrap_or_else(|| "loading".to_owned())));
         };
         match request.as_of {
             AsOf::At(as_of) if !coverage.contains(as_of) => Err(TriggerError::NotCovered { as_of, coverage }),
-            _ => Arc::clone(&self.admission)
-                .try_acquire_owned()
-                .map_err(|_| TriggerError::TooBusy),
+            _ => Ok(()),
         }
+    }
+
+    /// Lets a new report in, if there is room, on a task of its own: a client that hangs up during the INSERT must not
+    /// leave a row that nobody runs. Returns what will be told of it.
+    fn enter(
+        self: &Arc<Self>,
+        request: ReportRequest,
+        waiting: &mut waiting::Guard<'_>,
+    ) -> Result<watch::Receiver<Option<Told>>, TriggerError> {
+        let admission = Arc::clone(&self.admission).try_acquire_owned();
+        let admission = admission.map_err(|_| TriggerError::TooBusy)?;
+        let (tell, told) = watch::channel(None);
+        let report_id = Uuid::new_v4();
+        let start = match Arc::clone(&self.turns).try_acquire_owned() {
+            Ok(turn) => Start::Now(turn),
+            Err(_) => Start::Later(waiting.push(report_id, request, told.clone())),
+        };
+        tokio::spawn(Arc::clone(self).record_and_run(report_id, request, start, tell, admission));
+        Ok(told)
     }
 
     async fn record_and_run(
         self: Arc<Self>,
+        report_id: Uuid,
         request: ReportRequest,
-        recorded: oneshot::Sender<Result<Triggered, TriggerError>>,
+        start: Start,
+        tell: watch::Sender<Option<Told>>,
         _admission: OwnedSemaphorePermit,
     ) {
-        let report_id = Uuid::new_v4();
         // In memory before in the table, so that a row is never taken for one that nobody runs.
         self.states.insert(report_id, State::Running);
-        let early = Early::start(&self, &request);
         let asked = Instant::now();
-        let as_of = match self.table.insert(report_id, &request).await {
-            Ok(as_of) => as_of,
-            Err(error) => {
-                self.states.remove(&report_id);
-                // The one who asked may have gone; then nobody is left to tell.
-                let _ = recorded.send(Err(error.into()));
-                return;
-            }
+        let start = match start {
+            Start::Now(turn) => Begin::Early(Early::start(&self, &request, turn)),
+            Start::Later(place) => Begin::InTurn(Some(place)),
         };
-        stage("record", asked);
-        failpoint::pass("report.recorded");
-        let _ = recorded.send(Ok(Triggered { report_id, as_of }));
-        self.run(report_id, as_of, request.windows, request.closed, early).await;
+        let recorded = self.table.insert(report_id, &request).await;
+        let outcome = recorded.map(|as_of| Triggered { report_id, as_of });
+        let outcome = outcome.map_err(|error| TriggerError::Table(Arc::new(error)));
+        if outcome.is_ok() {
+            stage("record", asked);
+            failpoint::pass("report.recorded");
+        }
+        // Whoever asked may have gone; then nobody is left to tell.
+        let _ = tell.send(Some(Told::new(request.as_of, asked, outcome.clone())));
+        match outcome {
+            Ok(Triggered { as_of, .. }) => {
+                self.run(report_id, as_of, request.windows, request.closed, start).await;
+            }
+            Err(_) => drop(self.states.remove(&report_id)),
+        }
     }
+}
+
+/// Whether it is a report's turn at once.
+enum Start {
+    Now(OwnedSemaphorePermit),
+    Later(Place),
+}
+
+fn refused(_: &TriggerError) {
+    metrics::counter!("uptally_reports_total", "outcome" => "refused").increment(1);
 }

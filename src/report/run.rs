@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
+use super::waiting::Place;
 use super::{AsOf, RenderError, Rendered, ReportRequest, stage};
 use crate::clock::Clock;
 use crate::failpoint;
@@ -25,6 +26,14 @@ pub(super) struct Early {
     rendering: Rendering,
 }
 
+/// How a run begins.
+pub(super) enum Begin {
+    /// It began while its row was recorded.
+    Early(Early),
+    /// When it is its turn; until then others may share it, if it has a place among those that wait.
+    InTurn(Option<Place>),
+}
+
 struct Rendering {
     /// The instant that it is as of; none for the newest observation.
     as_of: Option<Timestamp>,
@@ -32,9 +41,8 @@ struct Rendering {
 }
 
 impl Early {
-    /// Starts, if it is this report's turn at once.
-    pub(super) fn start(inner: &Inner, request: &ReportRequest) -> Option<Self> {
-        let turn = Arc::clone(&inner.turns).try_acquire_owned().ok()?;
+    /// Starts at once: it is this report's turn.
+    pub(super) fn start(inner: &Inner, request: &ReportRequest, turn: OwnedSemaphorePermit) -> Self {
         let as_of = match request.as_of {
             AsOf::At(at) => Some(at),
             AsOf::Latest => None,
@@ -44,7 +52,7 @@ impl Early {
         let (source, windows, closed) = (Arc::clone(&inner.source), request.windows, request.closed);
         let task = tokio::spawn(async move { source.render(as_of, windows, closed).await });
         let rendering = Rendering { as_of, task };
-        Some(Early { turn, rendering })
+        Early { turn, rendering }
     }
 }
 
@@ -75,11 +83,16 @@ impl Inner {
         as_of: Option<Timestamp>,
         windows: Windows,
         closed: ClosedTime,
-        early: Option<Early>,
+        begin: Begin,
     ) {
-        let (turn, rendering) = match early {
-            Some(Early { turn, rendering }) => (Ok(turn), Some(rendering)),
-            None => (Arc::clone(&self.turns).acquire_owned().await, None),
+        let (turn, rendering) = match begin {
+            Begin::Early(Early { turn, rendering }) => (Ok(turn), Some(rendering)),
+            Begin::InTurn(place) => {
+                let turn = Arc::clone(&self.turns).acquire_owned().await;
+                // Before it asks for its point: who comes later may know of commits that it will not contain.
+                drop(place);
+                (turn, None)
+            }
         };
         let started = Instant::now();
         let made = AssertUnwindSafe(tokio::time::timeout(
@@ -244,7 +257,8 @@ impl Inner {
                  {earliest}, after its instant {as_of}"
             ),
             (as_of, Ok(windows), Ok(closed)) => {
-                return self.run(report_id, as_of, windows, closed, None).await;
+                let begin = Begin::InTurn(None);
+                return self.run(report_id, as_of, windows, closed, begin).await;
             }
             _ => "the service stopped before the report was done, and its recorded options are \
                   not known to this version"

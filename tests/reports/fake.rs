@@ -1,5 +1,6 @@
 //! A source of reports that does what a test tells it to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub struct FakeSource {
     /// A permit lets one render go on.
     pub gate: Semaphore,
     pub coverage: Mutex<Option<Coverage>>,
+    renders: AtomicUsize,
     pub behaviour: Behaviour,
 }
 
@@ -42,8 +44,14 @@ impl FakeSource {
         Arc::new(FakeSource {
             gate: Semaphore::new(renders),
             coverage: Mutex::new(Some(coverage)),
+            renders: AtomicUsize::new(0),
             behaviour,
         })
+    }
+
+    /// Renders that have begun.
+    pub fn renders(&self) -> usize {
+        self.renders.load(Ordering::Relaxed)
     }
 }
 
@@ -63,6 +71,7 @@ impl Source for FakeSource {
         closed: ClosedTime,
     ) -> BoxFuture<'_, Result<Rendered, RenderError>> {
         Box::pin(async move {
+            self.renders.fetch_add(1, Ordering::Relaxed);
             self.gate.acquire().await.unwrap().forget();
             assert!(self.behaviour != Behaviour::Panic, "told to");
             let as_of = as_of.unwrap_or(LATEST);

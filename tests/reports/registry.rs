@@ -1,18 +1,19 @@
 //! The registry with a real table and a real directory: nothing is left running, nothing is
 //! served in part.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use tempfile::tempdir;
-use uptally::report::{AsOf, Fetched, Limits, Registry, ReportRequest, TriggerError};
+use uptally::report::{AsOf, Fetched, Limits, Registry, ReportRequest, TriggerError, Triggered};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 use uuid::Uuid;
 
 use super::fake::{Behaviour, FakeSource, LATEST, OPEN, csv_of, limits, registry};
-use super::support::TestDatabase;
+use super::support::{TestDatabase, within};
 
 const LATEST_REPORT: ReportRequest = ReportRequest {
     as_of: AsOf::Latest,
@@ -114,19 +115,27 @@ async fn instants_outside_the_coverage_and_unloaded_rollups_are_refused() {
     until(&database, "count(*) = 0").await;
 }
 
+/// One that no other is the same as.
+fn request(number: i64) -> ReportRequest {
+    ReportRequest {
+        as_of: AsOf::At(LATEST.plus(-number)),
+        ..LATEST_REPORT
+    }
+}
+
 #[tokio::test]
 async fn thirty_at_once_all_end_and_more_than_fit_are_refused() {
     let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
     let source = FakeSource::new(30);
     let reports = registry(&source, csvs.path(), database.connector(), limits());
-    let triggered = join_all((0..30).map(|_| reports.trigger(LATEST_REPORT))).await;
+    let triggered = join_all((0..30).map(|number| reports.trigger(request(number)))).await;
     for triggered in triggered {
         end_of(&reports, triggered.unwrap().report_id).await.unwrap();
     }
     until(&database, "count(*) = 30 AND bool_and(state = 'complete')").await;
 
     // Nothing renders any more: 1 runs, 40 wait.
-    let triggered = join_all((0..60).map(|_| reports.trigger(LATEST_REPORT))).await;
+    let triggered = join_all((0..60).map(|number| reports.trigger(request(number)))).await;
     let (accepted, refused): (Vec<_>, Vec<_>) = triggered.into_iter().partition(Result::is_ok);
     assert_eq!(accepted.len(), 41);
     for refused in refused {
@@ -136,7 +145,64 @@ async fn thirty_at_once_all_end_and_more_than_fit_are_refused() {
     assert!(reports.drain(Duration::from_secs(8)).await);
     until(&database, "count(*) = 71 AND bool_and(state = 'complete')").await;
     let refused = reports.trigger(LATEST_REPORT).await.unwrap_err();
-    assert!(matches!(refused, TriggerError::TooBusy), "drained for good");
+    assert!(matches!(refused, TriggerError::Stopped), "drained for good");
+}
+
+#[tokio::test]
+async fn the_same_asked_for_while_it_waits_is_one_report() {
+    let (database, csvs) = (TestDatabase::start().await, tempdir().unwrap());
+    let source = FakeSource::new(0);
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
+    let ids = |triggered: Vec<Result<Triggered, TriggerError>>| {
+        let ids = triggered.into_iter().map(|triggered| triggered.unwrap().report_id);
+        ids.collect::<BTreeSet<_>>()
+    };
+    // The first has asked for its point, so that it is nobody else's.
+    let running = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
+    let waiting = ids(join_all((0..200).map(|_| reports.trigger(LATEST_REPORT))).await);
+    assert_eq!(waiting.len(), 1, "far more than the queue holds");
+    assert!(!waiting.contains(&running));
+    let others = ids(join_all((0..20).map(|number| reports.trigger(request(number % 2)))).await);
+    assert_eq!(others.len(), 2, "other options are another report");
+    assert!(others.is_disjoint(&waiting));
+    assert_eq!(ids(vec![reports.trigger(LATEST_REPORT).await]), waiting);
+
+    source.gate.add_permits(1);
+    end_of(&reports, running).await.unwrap();
+    // Now the second renders: it may have asked for its point before this commit.
+    within(Duration::from_secs(5), "the second has its turn", async || {
+        source.renders() == 2
+    })
+    .await;
+    let later = ids(vec![reports.trigger(LATEST_REPORT).await]);
+    assert!(later.is_disjoint(&waiting), "a report that runs is not shared");
+    source.gate.add_permits(OPEN);
+    for id in waiting.iter().chain(&others).chain(&later) {
+        end_of(&reports, *id).await.unwrap();
+    }
+    assert_ne!(
+        ids(vec![reports.trigger(LATEST_REPORT).await]),
+        later,
+        "nor one that is complete"
+    );
+    until(&database, "count(*) = 6 AND bool_and(state = 'complete')").await;
+}
+
+#[tokio::test]
+async fn all_who_share_a_report_learn_that_it_could_not_be_recorded() {
+    let (mut database, csvs) = (TestDatabase::start_alone(&[]).await, tempdir().unwrap());
+    let source = FakeSource::new(0);
+    let reports = registry(&source, csvs.path(), database.connector(), limits());
+    let running = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
+    database.down();
+    for triggered in join_all((0..5).map(|_| reports.trigger(LATEST_REPORT))).await {
+        assert!(matches!(triggered, Err(TriggerError::Table(_))), "{triggered:?}");
+    }
+    database.up();
+    source.gate.add_permits(OPEN);
+    let again = reports.trigger(LATEST_REPORT).await.unwrap().report_id;
+    end_of(&reports, running).await.unwrap();
+    end_of(&reports, again).await.unwrap();
 }
 
 #[test]

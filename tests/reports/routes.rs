@@ -11,7 +11,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tempfile::tempdir;
-use uptally::http::{Api, router};
+use uptally::http::{Access, Api, Tokens, router};
 use uptally::report::{AsOf, Connect, Limits, ReportRequest};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
@@ -55,8 +55,11 @@ async fn send(router: &Router, method: &str, uri: &str) -> Answer {
 }
 
 async fn send_body(router: &Router, method: &str, uri: &str, body: Body) -> Answer {
-    let request = Request::builder().method(method).uri(uri);
-    let request = request.body(body).unwrap();
+    let request = Request::builder().method(method).uri(uri).header("host", "localhost");
+    answer(router, request.body(body).unwrap()).await
+}
+
+async fn answer(router: &Router, request: Request<Body>) -> Answer {
     let service = TowerToHyperService::new(router.clone());
     let (parts, body) = service.call(request).await.unwrap().into_parts();
     Answer {
@@ -70,8 +73,13 @@ fn app(source: &Arc<FakeSource>, csvs: &Path, connect: Connect, limits: Limits) 
     router(Api {
         registry: registry(source, csvs, connect, limits),
         defaults: ReportRequest::default(),
+        access: loopback(),
         metrics_text: Arc::new(|| "figures 1\n".to_owned()),
     })
+}
+
+fn loopback() -> Access {
+    Access::new("127.0.0.1:1".parse().unwrap(), Tokens::default(), Vec::new()).unwrap()
 }
 
 fn no_database() -> Connect {
@@ -148,8 +156,10 @@ async fn a_failed_report_says_why_and_a_full_queue_says_when() {
 
     // The first report's row may still be on its way; its place is then free a moment later.
     let mut answers = Vec::new();
-    for _ in 0..4 {
-        answers.push(send(&app, "POST", "/trigger_report").await);
+    for number in 0..4 {
+        // Each another one: the same would be shared.
+        let as_of = AsOf::At(LATEST.plus(-number));
+        answers.push(send(&app, "POST", &format!("/trigger_report?as_of={as_of}")).await);
     }
     let busy = answers.pop().unwrap();
     busy.problem(429, "too-busy");
@@ -252,11 +262,74 @@ async fn wrong_routes_methods_and_bodies_are_problems() {
 }
 
 #[tokio::test]
+async fn without_the_right_token_nothing_is_told() {
+    const READ: &str = "r-0123456789012345678901234567890";
+    let csvs = tempdir().unwrap();
+    let source = FakeSource::new(OPEN);
+    let tokens = Tokens {
+        read: vec![READ.parse().unwrap()],
+        trigger: Vec::new(),
+    };
+    let app = router(Api {
+        registry: registry(&source, csvs.path(), no_database(), limits()),
+        defaults: ReportRequest::default(),
+        access: Access::new("0.0.0.0:1".parse().unwrap(), tokens, Vec::new()).unwrap(),
+        metrics_text: Arc::new(|| "figures 1\n".to_owned()),
+    });
+    let ask = async |method, uri, token: &str| {
+        let request = Request::builder().method(method).uri(uri).header("host", "x");
+        let request = request.header("authorization", token).body(Body::empty()).unwrap();
+        answer(&app, request).await
+    };
+    let read = format!("Bearer {READ}");
+    let nobody = ask("GET", "/metrics", "").await;
+    nobody.problem(401, "no-token");
+    assert_eq!(nobody.header("www-authenticate"), "Bearer realm=\"uptally\"");
+    let wrong = ask("GET", "/metrics", "Bearer x").await;
+    wrong.problem(401, "no-token");
+    assert!(wrong.header("www-authenticate").ends_with("error=\"invalid_token\""));
+    assert_eq!(ask("GET", "/metrics", &read).await.body, b"figures 1\n");
+    let reader = ask("POST", "/trigger_report", &read).await;
+    reader.problem(403, "scope-too-small");
+    assert!(reader.header("www-authenticate").contains("insufficient_scope"));
+    assert_eq!(ask("GET", "/healthz", "").await.status, StatusCode::OK);
+    assert_eq!(ask("GET", "/readyz", "").await.status, StatusCode::OK);
+    // Spelt otherwise, a path reaches no route, whatever scope it seems to need.
+    for path in [
+        "/trigger_repor%74",
+        "//trigger_report",
+        "/./trigger_report",
+        "/trigger_report/",
+    ] {
+        assert_eq!(ask("POST", path, &read).await.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(ask("POST", path, "").await.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+
+    *source.coverage.lock().unwrap() = None;
+    let stranger = ask("GET", "/readyz", "").await.problem(503, "not-ready");
+    assert!(!stranger.contains("reading"), "{stranger}");
+    let known = ask("GET", "/readyz", &read).await.problem(503, "not-ready");
+    assert_eq!(known, "reading the rollups");
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_again_after_a_chunked_body() {
+    let csvs = tempdir().unwrap();
+    let app = app(&FakeSource::new(OPEN), csvs.path(), no_database(), limits());
+    let request = Request::post("/trigger_report").header("host", "localhost");
+    let request = request.header("transfer-encoding", "chunked").body(Body::from("{}"));
+    let chunked = answer(&app, request.unwrap()).await;
+    assert_eq!(chunked.header("connection"), "close");
+    assert_eq!(send(&app, "GET", "/healthz").await.header("connection"), "");
+}
+
+#[tokio::test]
 async fn a_panic_is_a_problem() {
     let csvs = tempdir().unwrap();
     let app = router(Api {
         registry: registry(&FakeSource::new(OPEN), csvs.path(), no_database(), limits()),
         defaults: ReportRequest::default(),
+        access: loopback(),
         metrics_text: Arc::new(|| panic!("told to")),
     });
     let answer = send(&app, "GET", "/metrics").await;

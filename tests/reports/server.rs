@@ -1,11 +1,11 @@
-//! The accept loop on a loopback socket: slow clients, full house, draining.
+//! The accept loop on a loopback socket: slow clients, a full house, draining.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Server {
     at: SocketAddr,
-    stop: oneshot::Sender<()>,
+    /// Told when to cut off what is still running.
+    stop: oneshot::Sender<Instant>,
     /// Whether all answers were finished.
     done: JoinHandle<bool>,
 }
@@ -28,7 +29,6 @@ fn limits() -> ServeLimits {
         connections_max: 8,
         header_max: Duration::from_millis(300),
         stall_max: Duration::from_millis(300),
-        drain_max: Duration::from_secs(2),
     }
 }
 
@@ -40,14 +40,13 @@ async fn start(limits: ServeLimits) -> Server {
     let router = Router::new()
         .route("/quick", get(async || "quick"))
         .route("/slow", get(slow))
+        .route("/body", post(async |body: String| body))
         .route("/endless", get(async || std::future::pending::<()>().await))
         .route("/big", get(async || Body::from(vec![b'x'; 64 << 20])));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let shutdown = async {
-        let _ = stopped.await;
-    };
+    let shutdown = async { stopped.await.unwrap_or_else(|_| Instant::now()) };
     let done = tokio::spawn(serve(listener, router, shutdown, limits));
     Server { at, stop, done }
 }
@@ -119,23 +118,72 @@ async fn a_client_that_takes_nothing_is_closed() {
     assert!(body.len() < 64 << 20, "{} bytes came", body.len());
 }
 
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_their_turn() {
-    let one = ServeLimits {
-        connections_max: 1,
+fn room_for(connections_max: usize) -> ServeLimits {
+    ServeLimits {
+        connections_max,
         header_max: PATIENCE,
-        ..limits()
-    };
-    let server = start(one).await;
+        stall_max: PATIENCE,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_us_is_not_closed_for_others() {
+    let server = start(room_for(1)).await;
     let mut first = connect(&server).await;
-    first.write_all(GET).await.unwrap();
-    assert!(read_some(&mut first).await.contains("200 OK"));
+    first.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(50)).await;
     let mut second = connect(&server).await;
     second.write_all(GET).await.unwrap();
     let early = timeout(Duration::from_millis(200), second.readable()).await;
-    assert!(early.is_err(), "not accepted while the first is open");
-    drop(first);
+    assert!(early.is_err(), "not served while the first is");
+    assert!(read_some(&mut first).await.contains("slow but whole"));
     assert!(read_some(&mut second).await.contains("200 OK"));
+    assert_eq!(read_all(&mut first).await, "", "idle since, it made room");
+}
+
+#[tokio::test]
+async fn who_kept_us_waiting_longest_makes_room() {
+    let server = start(room_for(3)).await;
+    let mut silent = connect(&server).await;
+    sleep(Duration::from_millis(20)).await;
+    let mut body = connect(&server).await;
+    body.write_all(b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx")
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(20)).await;
+    let mut idle = connect(&server).await;
+    idle.write_all(GET).await.unwrap();
+    assert!(read_some(&mut idle).await.contains("200 OK"));
+    for waited_longest in [&mut silent, &mut body, &mut idle] {
+        let mut other = connect(&server).await;
+        other.write_all(GET).await.unwrap();
+        assert!(read_some(&mut other).await.contains("200 OK"));
+        assert_eq!(read_all(waited_longest).await, "");
+        // Stays, idle, as the one that waits for the shortest time.
+        std::mem::forget(other);
+    }
+}
+
+#[tokio::test]
+async fn readers_that_take_nothing_make_room_after_a_second() {
+    let server = start(room_for(2)).await;
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let mut reader = connect(&server).await;
+        reader.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        readers.push(reader);
+    }
+    sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    let mut other = connect(&server).await;
+    other.write_all(GET).await.unwrap();
+    assert!(read_some(&mut other).await.contains("200 OK"));
+    let waited = began.elapsed();
+    assert!(
+        waited > Duration::from_millis(300),
+        "a download has a second: {waited:?}"
+    );
+    assert!(waited < Duration::from_millis(2500), "{waited:?}");
 }
 
 #[tokio::test]
@@ -148,7 +196,7 @@ async fn stopping_lets_a_running_answer_finish_and_takes_no_more() {
     let request = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
     running.write_all(request).await.unwrap();
     sleep(Duration::from_millis(100)).await;
-    server.stop.send(()).unwrap();
+    server.stop.send(Instant::now() + PATIENCE).unwrap();
     let answer = read_all(&mut running).await;
     assert!(answer.ends_with("slow but whole"), "{answer}");
     assert_eq!(read_all(&mut idle).await, "");
@@ -158,16 +206,12 @@ async fn stopping_lets_a_running_answer_finish_and_takes_no_more() {
 
 #[tokio::test]
 async fn draining_has_an_end() {
-    let brief = ServeLimits {
-        drain_max: Duration::from_millis(200),
-        ..limits()
-    };
-    let server = start(brief).await;
+    let server = start(limits()).await;
     let mut stuck = connect(&server).await;
     let request = b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n";
     stuck.write_all(request).await.unwrap();
     sleep(Duration::from_millis(100)).await;
-    server.stop.send(()).unwrap();
+    server.stop.send(Instant::now() + Duration::from_millis(200)).unwrap();
     assert_eq!(read_all(&mut stuck).await, "");
     assert!(!server.done.await.unwrap());
 }

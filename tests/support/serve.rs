@@ -22,11 +22,16 @@ pub fn http(address: &str, method: &str, path: &str) -> (u16, String, String) {
 
 /// The same of a server that may be gone, frozen or in the middle of its end.
 pub fn try_http(address: &str, method: &str, path: &str) -> io::Result<(u16, String, String)> {
+    try_http_with(address, method, path, "")
+}
+
+/// The same with more headers, each with its line end.
+pub fn try_http_with(address: &str, method: &str, path: &str, headers: &str) -> io::Result<(u16, String, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: uptally\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -64,9 +69,17 @@ impl Serve {
 
     /// The same with variables of the environment, name and value.
     pub fn spawn_with(state_dir: &Path, url: Option<&str>, variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_uptally"));
+        Self::spawn_by(&[], state_dir, url, variables)
+    }
+
+    /// The same by a program that runs what its last arguments say.
+    pub fn spawn_by(by: &[&str], state_dir: &Path, url: Option<&str>, variables: &[(&str, &str)]) -> Self {
+        let words = by.iter().copied().chain([env!("CARGO_BIN_EXE_uptally"), "serve"]);
+        let words: Vec<&str> = words.collect();
+        let mut command = Command::new(words[0]);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
+            .args(&words[1..])
+            .args(["--listen", "127.0.0.1:0", "--state-dir"])
             .arg(state_dir)
             .current_dir(state_dir)
             .env_remove("DATABASE_URL")
@@ -126,6 +139,21 @@ impl Serve {
         self.child.try_wait().unwrap()
     }
 
+    /// Its exit code, once it has ended and said its last words, which must be within `patience`.
+    pub fn exit_code(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Whoever reads the log lets go of it at its end.
+            if let Some(status) = self.ended()
+                && Arc::strong_count(&self.log) == 1
+            {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still there: {:#?}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
@@ -176,7 +204,7 @@ impl Serve {
     }
 
     /// Status and body of an answer.
-    fn request(&mut self, method: &str, path: &str) -> (u16, String) {
+    pub fn request(&mut self, method: &str, path: &str) -> (u16, String) {
         let (status, _, body) = http(self.address(), method, path);
         (status, body)
     }

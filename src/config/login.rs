@@ -1,0 +1,83 @@
+//! Who may ask over HTTP: tokens from the configuration and from files.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::{ConfigError, HttpConfig};
+use crate::http::{Access, ParseTokenError, Token, Tokens};
+
+/// Bytes of a file of tokens that are read at most.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+impl HttpConfig {
+    /// The rule by which requests are let in. Reads the files of tokens, which only the command that listens needs.
+    pub fn access(&self) -> Result<Access, ConfigError> {
+        let Tokens { mut read, mut trigger } = self.tokens.clone();
+        if let Some(path) = &self.read_tokens_file {
+            read.extend(tokens_of("http.read_tokens_file", path)?);
+        }
+        if let Some(path) = &self.trigger_tokens_file {
+            trigger.extend(tokens_of("http.trigger_tokens_file", path)?);
+        }
+        Ok(Access::new(self.listen, Tokens { read, trigger }, self.hosts.clone())?)
+    }
+}
+
+/// One or more tokens with spaces or line ends between them.
+pub(super) fn tokens(text: &str) -> Result<Vec<Token>, ParseTokenError> {
+    let tokens: Vec<Token> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    // An empty text would silently be no login.
+    if tokens.is_empty() {
+        Err(ParseTokenError)
+    } else {
+        Ok(tokens)
+    }
+}
+
+/// Names with spaces or commas between them.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, &'static str> {
+    let names = text.split([' ', ',']).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let is_name = |name: &String| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    if names.is_empty() || !names.iter().all(is_name) {
+        return Err("expected names such as uptally.example, without ports");
+    }
+    Ok(names)
+}
+
+/// One token a line; empty lines and those that begin with # are skipped. A file without any is an error, because it
+/// would silently be no login.
+fn tokens_of(key: &'static str, path: &Path) -> Result<Vec<Token>, ConfigError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|source| ConfigError::TokensFile {
+            key,
+            path: path.to_owned(),
+            source,
+        })?;
+    let refused = |line: usize, problem: String| ConfigError::Tokens {
+        key,
+        path: path.to_owned(),
+        line,
+        problem,
+    };
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if !line.is_empty() && !line.starts_with('#') {
+            found.push(
+                line.parse()
+                    .map_err(|error: ParseTokenError| refused(number, error.to_string()))?,
+            );
+        }
+    }
+    if found.is_empty() {
+        return Err(refused(1, "expected a token, found none".to_owned()));
+    }
+    Ok(found)
+}
