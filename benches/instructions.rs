@@ -11,7 +11,7 @@ mod support;
 use std::hint::black_box;
 
 use support::{Live, Row};
-use uptally::report::csv::render;
+use uptally::report::csv::{Csv, render};
 use uptally::rollup::{Dirty, Rollup, Snapshot};
 use uptally::time::Timestamp;
 use uptally::window::{ClosedTime, Windows};
@@ -53,6 +53,6 @@ fn count_take_dirty(rollup: &mut Rollup) -> Dirty {
 }
 
 #[inline(never)]
-fn count_render(snapshot: &Snapshot, as_of: Timestamp) -> Vec<u8> {
+fn count_render(snapshot: &Snapshot, as_of: Timestamp) -> Csv {
     render(snapshot, as_of, Windows::Calendar, ClosedTime::Uptime).unwrap()
 }

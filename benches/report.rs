@@ -31,7 +31,9 @@ fn main() {
             let mut rollup = Live::started(&fleet).rollup;
             let snapshot = rollup.snapshot();
             let arrays = Arrays::of(&rollup, &snapshot, as_of);
-            let report = render(&snapshot, as_of, Windows::Calendar, ClosedTime::Uptime).unwrap();
+            let report = render(&snapshot, as_of, Windows::Calendar, ClosedTime::Uptime)
+                .unwrap()
+                .to_vec();
             assert!(arrays.floor_sum() == report, "the floor makes other bytes");
             assert!(arrays.floor_format() == report, "the floor makes other bytes");
             (snapshot, arrays)

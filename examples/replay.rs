@@ -59,7 +59,12 @@ pub fn replay(files: &[OsString], out: &mut dyn Write) -> anyhow::Result<()> {
     let as_of = snapshot.newest().context("there is no observation to report as of")?;
     let report = csv::render(&snapshot, as_of, Windows::Calendar, ClosedTime::Uptime)?;
     eprintln!("{} stores, {} observations, as of {as_of}", snapshot.len(), rows.len());
-    for line in report.split_inclusive(|&byte| byte == b'\n').take(LINES_SHOWN) {
+    // Every piece ends with the end of a row.
+    let lines = report
+        .pieces()
+        .iter()
+        .flat_map(|piece| piece.split_inclusive(|&byte| byte == b'\n'));
+    for line in lines.take(LINES_SHOWN) {
         out.write_all(line)?;
     }
     Ok(())

@@ -533,7 +533,7 @@ async fn a_rebuild_in_batches_is_right_however_the_rows_lie() {
         let stores = raw_stores(&client, NOW).await;
         assert_eq!(stores.len(), 300);
         for (windows, closed) in KINDS {
-            let found = String::from_utf8(render(&snapshot, NOW, windows, closed).unwrap()).unwrap();
+            let found = String::from_utf8(render(&snapshot, NOW, windows, closed).unwrap().to_vec()).unwrap();
             let expected = report_csv(&stores, NOW, windows, closed);
             same_report(
                 &found,

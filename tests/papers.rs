@@ -311,7 +311,7 @@ fn the_worked_example_is_what_the_code_says() {
     }
     let snapshot = rollup.snapshot();
     let report = |windows, closed| {
-        let report = String::from_utf8(csv::render(&snapshot, as_of, windows, closed).unwrap()).unwrap();
+        let report = String::from_utf8(csv::render(&snapshot, as_of, windows, closed).unwrap().to_vec()).unwrap();
         assert_eq!(report, oracle::report_csv(&stores, as_of, windows, closed));
         report
     };

@@ -434,7 +434,7 @@ impl World {
             return;
         };
         self.reports += 1;
-        let report = String::from_utf8(report).unwrap();
+        let report = String::from_utf8(report.to_vec()).unwrap();
         let expected = oracle::report_csv(&stores, as_of, windows, closed);
         if report != expected {
             for (a, b) in report.lines().zip(expected.lines()).filter(|(a, b)| a != b) {

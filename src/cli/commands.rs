@@ -186,12 +186,8 @@ async fn render(config: &Config, database: &Database) -> anyhow::Result<Vec<u8>>
         };
         point = daemon::point(database, limits, now, config.feed.batch_rows_max).await?;
     }
-    Ok(csv::render(
-        &point.snapshot,
-        as_of,
-        config.report.windows,
-        config.report.closed,
-    )?)
+    let csv = csv::render(&point.snapshot, as_of, config.report.windows, config.report.closed)?;
+    Ok(csv.to_vec())
 }
 
 /// Writes a file so that it is whole or as before.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -145,7 +144,7 @@ impl Handle {
             .map_err(|error| RenderError::Failed(error.to_string()))?;
         stage("render", ready);
         Ok(Rendered {
-            csv: Bytes::from(csv),
+            csv,
             as_of,
             cursors: vec![cursor.to_string()],
             stores,

@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::AsyncReadExt;
 use url::Url;
 use uuid::Uuid;
 
+use super::Csv;
 use crate::failpoint;
 
 /// Bytes read from a local file at a time: a report of 13,559 stores is four reads, and a slow
@@ -42,11 +44,11 @@ pub struct StoredReport {
 }
 
 /// A CSV that is in memory still.
-impl From<Bytes> for StoredReport {
-    fn from(csv: Bytes) -> Self {
+impl From<Csv> for StoredReport {
+    fn from(csv: Csv) -> Self {
         StoredReport {
-            csv_bytes: csv.len() as u64,
-            stream: stream::once(std::future::ready(Ok(csv))).boxed(),
+            csv_bytes: csv.bytes(),
+            stream: stream::iter(csv.into_iter().map(Ok)).boxed(),
         }
     }
 }
@@ -148,9 +150,10 @@ impl Archive {
     /// Writes a report's file, whole or not at all; replaces an earlier one. In a directory that is
     /// a write to a second name and a rename; what a power cut leaves of it is decided by
     /// [`Archive::persist`].
-    pub async fn put(&self, report_id: Uuid, csv: Bytes) -> Result<(), ArchiveError> {
+    pub async fn put(&self, report_id: Uuid, csv: Csv) -> Result<(), ArchiveError> {
         let Some(dir) = self.dir.clone() else {
-            self.files.put(&self.path(report_id), csv.into()).await?;
+            let payload: PutPayload = csv.into_iter().collect();
+            self.files.put(&self.path(report_id), payload).await?;
             return Ok(());
         };
         let write = move || put_file(&dir, report_id, &csv);
@@ -202,7 +205,7 @@ fn file_name(report_id: Uuid) -> String {
 }
 
 /// Writes a local file under a second name and renames it. Nothing is left behind if that fails.
-fn put_file(dir: &FsPath, report_id: Uuid, csv: &[u8]) -> std::io::Result<()> {
+fn put_file(dir: &FsPath, report_id: Uuid, csv: &Csv) -> std::io::Result<()> {
     // Each report is written by one task, so one second name is enough.
     let second = dir.join(format!("{}#1", file_name(report_id)));
     let written = write_making_dir(dir, &second, csv)
@@ -216,14 +219,15 @@ fn put_file(dir: &FsPath, report_id: Uuid, csv: &[u8]) -> std::io::Result<()> {
 }
 
 /// A directory that somebody removed while we ran is made again.
-fn write_making_dir(dir: &FsPath, file: &FsPath, csv: &[u8]) -> std::io::Result<()> {
-    match std::fs::write(file, csv) {
+fn write_making_dir(dir: &FsPath, file: &FsPath, csv: &Csv) -> std::io::Result<()> {
+    let mut file = match File::create(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::create_dir_all(dir)?;
-            std::fs::write(file, csv)
+            File::create(file)?
         }
-        written => written,
-    }
+        created => created?,
+    };
+    csv.pieces().iter().try_for_each(|piece| file.write_all(piece))
 }
 
 /// A local file in pieces of [`READ_BYTES`]. (The object store's own stream reads 8 KiB at a time,
@@ -280,7 +284,7 @@ mod tests {
         archive.put(id, long.clone().into()).await.unwrap();
         archive.persist(id).await.unwrap();
         assert_eq!(read(&archive, id).await, Some(long));
-        archive.put(id, Bytes::from_static(b"short")).await.unwrap();
+        archive.put(id, b"short".to_vec().into()).await.unwrap();
         assert_eq!(read(&archive, id).await, Some(b"short".to_vec()));
         let names: Vec<_> = std::fs::read_dir(dir.path().join("a/b")).unwrap().collect();
         assert_eq!(names.len(), 1);
@@ -330,7 +334,7 @@ mod tests {
         let archive = Archive::open(at.to_str().unwrap()).unwrap();
         std::fs::remove_dir(&at).unwrap();
         std::fs::write(&at, "a file now").unwrap();
-        let error = archive.put(Uuid::new_v4(), Bytes::new()).await.unwrap_err();
+        let error = archive.put(Uuid::new_v4(), Csv::default()).await.unwrap_err();
         let reason = error.public_reason();
         assert!(reason.contains("not a directory"), "{reason}");
         assert!(!reason.contains('/'), "{reason}");

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 
+use bytes::Bytes;
+
 use crate::rollup::{Plan, Snapshot, Sums};
 use crate::time::{HOUR_US, MINUTE_US, Timestamp};
 use crate::window::{ClosedTime, Windows};
@@ -23,6 +25,43 @@ const STORES_PER_PART: usize = 2_000;
 
 /// Threads that can run at once. Remembered: asking makes the system read files.
 static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
+/// The bytes of a report, in the pieces that they were rendered in. Nothing that takes them needs them in one; putting them
+/// together would copy a report of tens of megabytes once more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Csv(Vec<Bytes>);
+
+impl Csv {
+    /// Number of bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// The pieces, in their order. Each ends with the end of a row.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.0
+    }
+
+    /// All in one.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+impl From<Vec<u8>> for Csv {
+    fn from(bytes: Vec<u8>) -> Self {
+        Csv(vec![bytes.into()])
+    }
+}
+
+impl IntoIterator for Csv {
+    type Item = Bytes;
+    type IntoIter = std::vec::IntoIter<Bytes>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
 
 /// The snapshot's memory does not go back far enough for this instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +91,7 @@ pub fn render(
     as_of: Timestamp,
     windows: Windows,
     closed: ClosedTime,
-) -> Result<Vec<u8>, BeforeMemory> {
+) -> Result<Csv, BeforeMemory> {
     if !snapshot.reaches(as_of) {
         return Err(BeforeMemory { as_of });
     }
@@ -62,7 +101,8 @@ pub fn render(
         closed,
         taken: AtomicUsize::new(0),
     });
-    let parts = snapshot.len().div_ceil(STORES_PER_PART);
+    // The first one has the header, also where there are no stores.
+    let parts = snapshot.len().div_ceil(STORES_PER_PART).max(1);
     let (done, rendered) = mpsc::channel();
     for _ in 1..(*THREADS).min(parts) {
         let (work, done) = (Arc::clone(&work), done.clone());
@@ -81,16 +121,12 @@ pub fn render(
         own += 1;
     });
     // Nobody waits for a helper that has not begun: there is nothing left for it to take. Fewer come if one broke off.
-    for (part, part_rows) in rendered.iter().take(parts - own) {
+    for (part, part_rows) in rendered.iter().take(parts.saturating_sub(own)) {
         place(part, part_rows);
     }
-    let bytes = rows.iter().flatten().map(Vec::len).sum::<usize>();
-    let mut csv = Vec::with_capacity(HEADER.len() + bytes);
-    csv.extend_from_slice(HEADER.as_bytes());
-    for (part, part_rows) in rows.into_iter().enumerate() {
-        csv.extend_from_slice(&part_rows.unwrap_or_else(|| work.render(part)));
-    }
-    Ok(csv)
+    let rows = rows.into_iter().enumerate();
+    let pieces = rows.map(|(part, part_rows)| part_rows.unwrap_or_else(|| work.render(part)).into());
+    Ok(Csv(pieces.collect()))
 }
 
 /// A report that is rendered by several threads, each taking the next part that nobody has taken.
@@ -116,6 +152,9 @@ impl Work {
 
     fn render(&self, part: usize) -> Vec<u8> {
         let mut rows = Vec::with_capacity(STORES_PER_PART * ROW_BYTES);
+        if part == 0 {
+            rows.extend_from_slice(HEADER.as_bytes());
+        }
         let first = part * STORES_PER_PART;
         for store in self.snapshot.stores_in(first..first + STORES_PER_PART) {
             if let Some(sums) = store.sums(&self.plan, self.closed) {

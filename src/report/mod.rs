@@ -14,10 +14,10 @@ mod waiting;
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use archive::{Archive, ArchiveError, StoredReport};
+pub use csv::Csv;
 pub use registry::{FetchError, Fetched, Limits, Registry, TriggerError, Triggered};
 pub use request::{AsOf, ParseAsOfError, ReportRequest};
 pub use table::{Connect, ConnectError, TableError};
@@ -51,7 +51,7 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Rendered {
     /// The whole CSV, header included.
-    pub csv: Bytes,
+    pub csv: Csv,
     /// The instant that the windows count back from.
     pub as_of: Timestamp,
     /// The point of the change stream, one cursor for each database that rows were read from.

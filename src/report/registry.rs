@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
@@ -22,12 +21,12 @@ use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early};
 use super::table::{Connect, Ending, Recorded, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, ReportRequest, Source, stage, waiting};
+use super::{AsOf, Coverage, Csv, ReportRequest, Source, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
 /// A longer CSV is read from the archive, piece by piece: a slow client must not hold all of it in memory.
-const FRESH_BYTES_MAX: usize = 8 << 20;
+const FRESH_BYTES_MAX: u64 = 8 << 20;
 
 /// All reports. Cheap to clone; the clones are one registry.
 #[derive(Clone)]
@@ -142,7 +141,7 @@ pub(super) struct Inner {
     draining: AtomicBool,
     pub(super) limits: Limits,
     /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
-    pub(super) fresh: Mutex<Option<(Uuid, Bytes)>>,
+    pub(super) fresh: Mutex<Option<(Uuid, Csv)>>,
 }
 
 #[derive(Clone)]
@@ -281,12 +280,12 @@ impl Registry {
 
 impl Inner {
     /// Keeps the CSV of a report that was just archived for whoever fetches it first.
-    pub(super) fn keep_fresh(&self, report_id: Uuid, csv: Bytes) {
-        let fresh = (csv.len() <= FRESH_BYTES_MAX).then_some((report_id, csv));
+    pub(super) fn keep_fresh(&self, report_id: Uuid, csv: Csv) {
+        let fresh = (csv.bytes() <= FRESH_BYTES_MAX).then_some((report_id, csv));
         *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
-    fn take_fresh(&self, report_id: Uuid) -> Option<Bytes> {
+    fn take_fresh(&self, report_id: Uuid) -> Option<Csv> {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
     }

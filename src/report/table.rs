@@ -72,7 +72,7 @@ impl Ending {
             as_of: rendered.as_of,
             cursors: rendered.cursors.clone(),
             stores: rendered.stores,
-            csv_bytes: rendered.csv.len() as u64,
+            csv_bytes: rendered.csv.bytes(),
             duration,
         }
     }

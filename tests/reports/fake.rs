@@ -76,7 +76,7 @@ impl Source for FakeSource {
             assert!(self.behaviour != Behaviour::Panic, "told to");
             let as_of = as_of.unwrap_or(LATEST);
             Ok(Rendered {
-                csv: csv_of(as_of, windows, closed),
+                csv: csv_of(as_of, windows, closed).to_vec().into(),
                 as_of,
                 cursors: vec!["7:9:8".to_owned()],
                 stores: 13_558,
