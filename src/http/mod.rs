@@ -9,7 +9,7 @@
 //! | `GET /metrics` | 200 text |
 //!
 //! And to any of them: 400 for a head that is not clear · 401, 403 without a token that allows it · 421, 403 for a foreign
-//! host or origin (module `access`) · 503 after [`REQUEST_MAX`].
+//! host or origin (module `access`) · 503 after 30 s.
 //!
 //! Every error is a [`Problem`]. HEAD is GET without the body.
 

@@ -87,7 +87,7 @@ async fn slow_and_silent_clients_hold_up_nobody() {
     sleep(Duration::from_millis(500)).await;
     let mut took_ms = Vec::new();
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(4) {
+    while began.elapsed() < Duration::from_millis(2500) {
         let asked = Instant::now();
         let (status, head, _) = ask(&address, "POST", "/trigger_report").await.unwrap();
         took_ms.push(asked.elapsed().as_millis());
