@@ -59,6 +59,10 @@ async fn daemon_kills(count: u64, seed: u64) -> String {
     let (mut world, mut rng) = (World::start(seed).await, Rng::with_seed(seed));
     let connection = world.server.connection().clone();
     let (mut early, mut fetched) = (0, 0);
+    // A life before the first, so that there is a rollup to verify.
+    let mut serve = world.serve(&connection, &[]);
+    world.check(&mut serve).await;
+    serve.kill();
     for kill in 1..=count {
         world.write();
         let mut serve = world.serve(&connection, &[]);

@@ -8,7 +8,7 @@ use futures_util::SinkExt;
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 use uptally::clock::Clock;
-use uptally::time::{MINUTE_US, Timestamp};
+use uptally::time::{DAY_US, Timestamp};
 
 use super::support::check::no_drift;
 use super::support::resources::Resources;
@@ -26,8 +26,8 @@ async fn copy(client: &Client, stores: u64, rows: u64, end: Timestamp, rng: &mut
     let mut lines = String::new();
     for row in 0..rows {
         let status = if rng.u8(0..3) == 0 { "inactive" } else { "active" };
-        // Instants do not meet: a day of microseconds for each store.
-        let at = end.plus(-rng.i64(0..24 * 60 * MINUTE_US));
+        // Instants do not meet: ten days of microseconds for each store.
+        let at = end.plus(-rng.i64(0..10 * DAY_US));
         writeln!(lines, "store {}\t{at}\t{status}", row % stores).unwrap();
     }
     sink.send(Bytes::from(lines)).await.unwrap();

@@ -15,7 +15,7 @@ use super::support::reporter::Reporter;
 use super::support::serve::Serve;
 use super::support::writers::Writers;
 use super::support::{TestDatabase, seed, state_dir};
-use super::{SETTINGS, count, url};
+use super::{SETTINGS, count, first_life, url};
 
 const WRITERS: u64 = 4;
 /// A point is reached within this time.
@@ -26,6 +26,7 @@ async fn killed_at(group: &str) {
     let server = TestDatabase::start_alone(&SETTINGS).await;
     let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
     let (mut rng, url) = (Rng::with_seed(seed), url(server.connection()));
+    first_life(&server, state.path(), end).await;
     let mut writers = Some(Writers::start_wild(server.connection(), WRITERS, seed, end));
     for point in POINTS.into_iter().filter(|point| point.starts_with(group)) {
         for _ in 0..count(1) {
@@ -103,26 +104,41 @@ async fn steps_that_fail_are_taken_again() {
     let server = TestDatabase::start_alone(&SETTINGS).await;
     let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
     let mut rng = Rng::with_seed(seed);
-    let mut plan = Vec::new();
-    for point in POINTS {
-        // Where nothing can fail, an error is a panic.
-        let cannot_fail = ["report.recorded", "report.announced", "report.synced", "report.ended"];
-        if point.starts_with("stop.") || cannot_fail.contains(&point) {
-            continue;
-        }
-        let first = if point.starts_with("start.") { 1 } else { rng.u8(1..30) };
-        plan.push(format!("{point}=error@{first}"));
-    }
+    // Where nothing can fail, an error is a panic.
+    let cannot_fail = [
+        "report.recorded",
+        "report.announced",
+        "report.synced",
+        "report.ended",
+        "stop.last_flush",
+    ];
+    let mut points: Vec<&str> = POINTS
+        .into_iter()
+        .filter(|point| !cannot_fail.contains(point))
+        .collect();
+    rng.shuffle(&mut points);
+    // Each failure makes the pause before the next life longer, so not all of them in one run.
+    let plan: Vec<String> = points
+        .iter()
+        .take(5)
+        .map(|point| {
+            format!(
+                "{point}=error@{}",
+                if point.starts_with("start.") { 1 } else { rng.u8(1..6) }
+            )
+        })
+        .collect();
     let plan = plan.join(",");
+    println!("{plan}");
     let writers = Writers::start_wild(server.connection(), WRITERS, seed, end);
     let url = url(server.connection());
     let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
     let reporter = Reporter::start(serve.address());
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     reporter.stop().await;
     writers.stop().await;
     no_drift(server.connection(), &mut serve, end).await;
     let failures = serve.log().iter().filter(|line| line.contains("fail point ")).count();
     println!("{failures} failures told");
-    assert!(failures >= 6, "{failures} failures only:\n{}", serve.log().join("\n"));
+    assert!(failures >= 2, "{failures} failures only:\n{}", serve.log().join("\n"));
 }
