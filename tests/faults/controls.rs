@@ -117,7 +117,7 @@ async fn a_checkpoint_in_a_transaction_of_its_own_loses_or_doubles_rows() {
             .await
             .unwrap();
         let (mut rows, began) = (0, Instant::now());
-        for _ in 0..count(60) {
+        for _ in 0..count(30) {
             for _ in 0..rng.i64(0..3) {
                 rows += 1;
                 client.execute(INSERT, &[&rows.to_string(), &NOW]).await.unwrap();

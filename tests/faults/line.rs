@@ -25,7 +25,7 @@ async fn a_line_lost_at_a_commit_loses_and_doubles_nothing() {
     let mut daemon = Following::start(&database(&proxy.connection()), &Clock::System, quick()).await;
     let writers = Writers::start_wild(server.connection(), 6, seed, end);
     let flushed_at = "SELECT written_at::text FROM uptally.checkpoint";
-    for round in 1..=count(4) {
+    for round in 1..=count(3) {
         let at = if round % 2 == 0 {
             CutAt::BeforeCommit
         } else {

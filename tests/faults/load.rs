@@ -40,7 +40,7 @@ async fn a_copy_of_many_rows_is_one_step() {
     let (end, state, mut rng) = (Clock::System.now(), state_dir(), fastrand::Rng::with_seed(seed()));
     let mut serve = Serve::spawn(state.path(), Some(&url(server.connection())));
     serve.wait_until_ready();
-    let (before, client, rows) = (Resources::of(serve.pid()), server.connect().await, count(100_000));
+    let (before, client, rows) = (Resources::of(serve.pid()), server.connect().await, count(50_000));
     copy(&client, 500, rows, end, &mut rng).await;
     no_drift(server.connection(), &mut serve, end).await;
     if let (Some(before), Some(after)) = (before, Resources::of(serve.pid())) {
@@ -58,7 +58,7 @@ async fn overload_makes_it_lag_and_nothing_else() {
     let mut serve = Serve::spawn(state.path(), Some(&url(server.connection())));
     serve.wait_until_ready();
     let before = Resources::of(serve.pid());
-    let length = Duration::from_secs(std::env::var("OVERLOAD_S").map_or(2, |s| s.parse().unwrap()));
+    let length = Duration::from_secs(std::env::var("OVERLOAD_S").map_or(1, |s| s.parse().unwrap()));
     let began = Instant::now();
     let writers = (0..4).map(|n| {
         let (server, mut rng) = (&server, fastrand::Rng::with_seed(seed.wrapping_add(n)));

@@ -38,7 +38,8 @@ async fn killed_at(group: &str) {
                 writers.take().unwrap().stop().await;
             }
             let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
-            let reporter = Reporter::start(serve.address());
+            // At its start it may be dead before it has said where it listens.
+            let reporter = (!point.starts_with("start.")).then(|| Reporter::start(serve.address()));
             if point.starts_with("stop.") {
                 serve.wait_until_ready();
                 serve.signal(Signal::TERM);
@@ -56,7 +57,9 @@ async fn killed_at(group: &str) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             };
             assert_eq!(status.signal(), Some(9), "{plan}: {status}");
-            reporter.stop().await;
+            if let Some(reporter) = reporter {
+                reporter.stop().await;
+            }
             verify_is_clean(&server.database(), end).await;
             println!("{plan}: reached after {:?}", began.elapsed());
             writers.get_or_insert_with(|| Writers::start_wild(server.connection(), WRITERS, seed, end));
