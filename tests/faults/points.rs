@@ -127,10 +127,8 @@ async fn steps_that_fail_are_taken_again() {
         .iter()
         .take(5)
         .map(|point| {
-            format!(
-                "{point}=error@{}",
-                if point.starts_with("start.") { 1 } else { rng.u8(1..6) }
-            )
+            let once = point.starts_with("start.") || point.starts_with("flush.");
+            format!("{point}=error@{}", if once { 1 } else { rng.u8(1..6) })
         })
         .collect();
     let plan = plan.join(",");
