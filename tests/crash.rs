@@ -170,6 +170,23 @@ async fn rows_that_were_not_flushed_are_read_again() {
     verify_is_clean(&database, NOW).await;
 }
 
+/// After a TRUNCATE the next start builds everything anew; the tables of today, whose schedules have other numbers, are no drift.
+#[tokio::test]
+async fn verify_knows_when_the_next_start_will_rebuild() {
+    let server = TestDatabase::start().await;
+    let (database, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    Following::start(&database, &clock, quick()).await.stop().await;
+    client
+        .batch_execute(
+            "TRUNCATE public.store_timezones; DELETE FROM public.store_business_hours WHERE store_id = 'chicago';
+             INSERT INTO public.store_business_hours VALUES ('beirut', 2, '10:00', '11:00')",
+        )
+        .await
+        .unwrap();
+    verify_is_clean(&database, NOW).await;
+}
+
 #[tokio::test]
 async fn a_second_daemon_refuses_while_the_first_one_lives() {
     let server = TestDatabase::start().await;

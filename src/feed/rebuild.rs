@@ -96,7 +96,7 @@ impl Reading<'_> {
         Ok(super::merged(read_backs, rollup))
     }
 
-    /// Moves a rollup from `old` to the point of this reading; builds it anew where that is needed.
+    /// Moves a rollup from `old` to the point of this reading; builds it anew where that is needed, and says whether it was.
     pub async fn catch_up(
         &self,
         old: &super::Cursor,
@@ -104,12 +104,13 @@ impl Reading<'_> {
         limits: Limits,
         now: Timestamp,
         batch_rows_max: usize,
-    ) -> Result<(), DbError> {
+    ) -> Result<bool, DbError> {
         let delta: Delta = self.delta(old, &rollup.index()).await?;
         if delta.wants_rebuild() {
             *rollup = self.rebuild(limits, now, batch_rows_max, || ()).await?;
-            return Ok(());
+            return Ok(true);
         }
-        self.apply(delta, rollup, || ()).await
+        self.apply(delta, rollup, || ()).await?;
+        Ok(false)
     }
 }

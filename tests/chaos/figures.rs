@@ -59,6 +59,10 @@ async fn daemon_kills(count: u64, seed: u64) -> String {
     let (mut world, mut rng) = (World::start(seed).await, Rng::with_seed(seed));
     let connection = world.server.connection().clone();
     let (mut early, mut fetched) = (0, 0);
+    // A life before the first, so that there is a rollup to verify.
+    let mut serve = world.serve(&connection, &[]);
+    world.check(&mut serve).await;
+    serve.kill();
     for kill in 1..=count {
         world.write();
         let mut serve = world.serve(&connection, &[]);
@@ -157,7 +161,11 @@ async fn terminations(count: u64, seed: u64) -> String {
 }
 
 async fn wakeups(count: u64, seed: u64) -> String {
-    let servers = join_all((0..LANES).map(|_| TestDatabase::start_alone(&[("max_prepared_transactions", "20")]))).await;
+    // One after the other: each takes what processors there are.
+    let mut servers = Vec::new();
+    for _ in 0..LANES {
+        servers.push(TestDatabase::start_alone(&[("max_prepared_transactions", "20")]).await);
+    }
     let each = count.div_ceil(LANES);
     let hunts = servers.iter().zip(0..).map(|(server, lane)| {
         hunt(server, seed.wrapping_add(lane), 200, move |rounds| {

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -33,11 +34,17 @@ fn main() -> ExitCode {
             outcome = AssertUnwindSafe(run()).catch_unwind() => outcome.is_err(),
             // Dropping what runs ends every child.
             _ = tokio::signal::ctrl_c() => true,
+            () = terminated() => true,
         }
     });
     // Tasks hold the servers: they end here.
     runtime.shutdown_timeout(Duration::from_secs(10));
     ExitCode::from(u8::from(failed))
+}
+
+async fn terminated() {
+    let mut signals = signal(SignalKind::terminate()).unwrap();
+    signals.recv().await;
 }
 
 async fn run() {

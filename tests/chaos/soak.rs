@@ -56,6 +56,13 @@ const FAULTS: [Fault; 18] = [
     Fault::Truncate,
 ];
 
+impl Fault {
+    /// Whether the daemon is another one afterwards.
+    fn restarts(self) -> bool {
+        matches!(self, Fault::KillDaemon | Fault::StopDaemon | Fault::FailPoint)
+    }
+}
+
 /// At the end of a round.
 struct Sample {
     at: Duration,
@@ -74,6 +81,9 @@ struct Soak {
 }
 
 /// Runs for so long. Panics at the first drift.
+///
+/// In the second half one and the same daemon lives through all faults but those that end it, so that what it holds can be seen
+/// to stay the same.
 pub async fn run(seed: u64, length: Duration) {
     let mut world = World::start(seed).await;
     let proxy = Proxy::start(world.server.connection()).await;
@@ -89,15 +99,23 @@ pub async fn run(seed: u64, length: Duration) {
         open: Vec::new(),
         done: BTreeMap::new(),
     };
-    let (began, mut rounds, mut fetched, mut samples) = (Instant::now(), 0, 0, Vec::new());
+    let (began, mut half, mut samples) = (Instant::now(), None, Vec::new());
+    let (mut rounds, mut fetched) = (0, 0);
     while began.elapsed() < length {
         rounds += 1;
+        if half.is_none() && began.elapsed() > length / 2 {
+            half = Some(rounds);
+            samples.clear();
+        }
         soak.world.write();
         let reporter = Reporter::start(soak.serve.address());
         let mut told = Vec::new();
         for _ in 0..soak.rng.u8(1..=4) {
             soak.a_while(50..600).await;
-            let fault = *soak.rng.choice(&FAULTS).unwrap();
+            let mut fault = *soak.rng.choice(&FAULTS).unwrap();
+            while half.is_some() && fault.restarts() {
+                fault = *soak.rng.choice(&FAULTS).unwrap();
+            }
             *soak.done.entry(fault).or_default() += 1;
             told.push(format!("{fault:?} {}", soak.cause(fault).await));
         }
@@ -272,14 +290,14 @@ impl Soak {
     }
 }
 
-/// Growth by least squares over the second half, and the range of descriptors.
+/// Growth by least squares without the first quarter, in which it warms up, and the range of descriptors.
 #[expect(clippy::cast_precision_loss, reason = "figures")]
 fn slope(samples: &[Sample]) -> String {
-    let half = &samples[samples.len() / 2..];
-    if half.len() < 2 {
+    let warm = &samples[samples.len() / 4..];
+    if warm.len() < 2 {
         return String::new();
     }
-    let points: Vec<(f64, f64)> = half
+    let points: Vec<(f64, f64)> = warm
         .iter()
         .map(|s| (s.at.as_secs_f64() / 3600.0, s.resources.rss_kib as f64 / 1024.0))
         .collect();
@@ -291,9 +309,9 @@ fn slope(samples: &[Sample]) -> String {
         let x = p.0 - mean.0;
         (sum.0 + x * (p.1 - mean.1), sum.1 + x * x)
     });
-    let descriptors = half.iter().map(|s| s.resources.descriptors);
+    let descriptors = warm.iter().map(|s| s.resources.descriptors);
     format!(
-        "; memory {:.1} MiB, {:+.2} MiB/h; descriptors {} to {}",
+        "; memory of one life {:.1} MiB, {:+.2} MiB/h; descriptors {} to {}",
         mean.1,
         above / below,
         descriptors.clone().min().unwrap(),

@@ -8,7 +8,7 @@ use futures_util::SinkExt;
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 use uptally::clock::Clock;
-use uptally::time::{MINUTE_US, Timestamp};
+use uptally::time::{DAY_US, Timestamp};
 
 use super::support::check::no_drift;
 use super::support::resources::Resources;
@@ -26,8 +26,8 @@ async fn copy(client: &Client, stores: u64, rows: u64, end: Timestamp, rng: &mut
     let mut lines = String::new();
     for row in 0..rows {
         let status = if rng.u8(0..3) == 0 { "inactive" } else { "active" };
-        // Instants do not meet: a day of microseconds for each store.
-        let at = end.plus(-rng.i64(0..24 * 60 * MINUTE_US));
+        // Instants do not meet: ten days of microseconds for each store.
+        let at = end.plus(-rng.i64(0..10 * DAY_US));
         writeln!(lines, "store {}\t{at}\t{status}", row % stores).unwrap();
     }
     sink.send(Bytes::from(lines)).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_copy_of_many_rows_is_one_step() {
     let (end, state, mut rng) = (Clock::System.now(), state_dir(), fastrand::Rng::with_seed(seed()));
     let mut serve = Serve::spawn(state.path(), Some(&url(server.connection())));
     serve.wait_until_ready();
-    let (before, client, rows) = (Resources::of(serve.pid()), server.connect().await, count(100_000));
+    let (before, client, rows) = (Resources::of(serve.pid()), server.connect().await, count(50_000));
     copy(&client, 500, rows, end, &mut rng).await;
     no_drift(server.connection(), &mut serve, end).await;
     if let (Some(before), Some(after)) = (before, Resources::of(serve.pid())) {
@@ -58,7 +58,7 @@ async fn overload_makes_it_lag_and_nothing_else() {
     let mut serve = Serve::spawn(state.path(), Some(&url(server.connection())));
     serve.wait_until_ready();
     let before = Resources::of(serve.pid());
-    let length = Duration::from_secs(std::env::var("OVERLOAD_S").map_or(2, |s| s.parse().unwrap()));
+    let length = Duration::from_secs(std::env::var("OVERLOAD_S").map_or(1, |s| s.parse().unwrap()));
     let began = Instant::now();
     let writers = (0..4).map(|n| {
         let (server, mut rng) = (&server, fastrand::Rng::with_seed(seed.wrapping_add(n)));

@@ -15,10 +15,15 @@ mod space;
 mod support;
 mod two_phase;
 
+use std::path::Path;
 use std::time::Duration;
 
+use support::TestDatabase;
+use support::check::no_drift;
+use support::serve::Serve;
 use tokio_postgres::Config;
 use uptally::daemon::Settings;
+use uptally::time::Timestamp;
 
 /// Writers of the same rows run into deadlocks; finding them should not take most of the test.
 const SETTINGS: [(&str, &str); 2] = [("deadlock_timeout", "50ms"), ("max_prepared_transactions", "20")];
@@ -34,6 +39,12 @@ fn quick() -> Settings {
 /// How often something is repeated.
 fn count(default: u64) -> u64 {
     std::env::var("COUNT").map_or(default, |count| count.parse().unwrap())
+}
+
+/// An undisturbed life of a daemon, so that there is a rollup.
+async fn first_life(server: &TestDatabase, state_dir: &Path, end: Timestamp) {
+    let mut serve = Serve::spawn(state_dir, Some(&url(server.connection())));
+    no_drift(server.connection(), &mut serve, end).await;
 }
 
 /// A URL with a password that nobody asks for, and that must not appear anywhere.

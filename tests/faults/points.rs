@@ -15,29 +15,33 @@ use super::support::reporter::Reporter;
 use super::support::serve::Serve;
 use super::support::writers::Writers;
 use super::support::{TestDatabase, seed, state_dir};
-use super::{SETTINGS, count, url};
+use super::{SETTINGS, count, first_life, url};
 
 const WRITERS: u64 = 4;
 /// A point is reached within this time.
-const REACHED_MAX: Duration = Duration::from_secs(8);
+const REACHED_MAX: Duration = Duration::from_secs(15);
 
 /// Kills the daemon at each point whose name begins so, `COUNT` times each.
 async fn killed_at(group: &str) {
     let server = TestDatabase::start_alone(&SETTINGS).await;
     let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
     let (mut rng, url) = (Rng::with_seed(seed), url(server.connection()));
+    first_life(&server, state.path(), end).await;
     let mut writers = Some(Writers::start_wild(server.connection(), WRITERS, seed, end));
     for point in POINTS.into_iter().filter(|point| point.starts_with(group)) {
         for _ in 0..count(1) {
-            // Once in a life, these; the others come again and again.
-            let once = point.starts_with("start.") || point.starts_with("stop.");
+            // Once in a life, or, on a slow disk, twice a minute; the others come again and again.
+            let once = ["start.", "stop.", "flush."]
+                .iter()
+                .any(|group| point.starts_with(group));
             let plan = format!("{point}=kill@{}", if once { 1 } else { rng.u8(1..4) });
             if point == "sleep.granted" {
                 // Under steady writers nobody falls asleep.
                 writers.take().unwrap().stop().await;
             }
             let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
-            let reporter = Reporter::start(serve.address());
+            // At its start it may be dead before it has said where it listens.
+            let reporter = (!point.starts_with("start.")).then(|| Reporter::start(serve.address()));
             if point.starts_with("stop.") {
                 serve.wait_until_ready();
                 serve.signal(Signal::TERM);
@@ -55,7 +59,9 @@ async fn killed_at(group: &str) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             };
             assert_eq!(status.signal(), Some(9), "{plan}: {status}");
-            reporter.stop().await;
+            if let Some(reporter) = reporter {
+                reporter.stop().await;
+            }
             verify_is_clean(&server.database(), end).await;
             println!("{plan}: reached after {:?}", began.elapsed());
             writers.get_or_insert_with(|| Writers::start_wild(server.connection(), WRITERS, seed, end));
@@ -103,26 +109,39 @@ async fn steps_that_fail_are_taken_again() {
     let server = TestDatabase::start_alone(&SETTINGS).await;
     let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
     let mut rng = Rng::with_seed(seed);
-    let mut plan = Vec::new();
-    for point in POINTS {
-        // Where nothing can fail, an error is a panic.
-        let cannot_fail = ["report.recorded", "report.announced", "report.synced", "report.ended"];
-        if point.starts_with("stop.") || cannot_fail.contains(&point) {
-            continue;
-        }
-        let first = if point.starts_with("start.") { 1 } else { rng.u8(1..30) };
-        plan.push(format!("{point}=error@{first}"));
-    }
+    // Where nothing can fail, an error is a panic.
+    let cannot_fail = [
+        "report.recorded",
+        "report.announced",
+        "report.synced",
+        "report.ended",
+        "stop.last_flush",
+    ];
+    let mut points: Vec<&str> = POINTS
+        .into_iter()
+        .filter(|point| !cannot_fail.contains(point))
+        .collect();
+    rng.shuffle(&mut points);
+    // Each failure makes the pause before the next life longer, so not all of them in one run.
+    let plan: Vec<String> = points
+        .iter()
+        .take(5)
+        .map(|point| {
+            let once = point.starts_with("start.") || point.starts_with("flush.");
+            format!("{point}=error@{}", if once { 1 } else { rng.u8(1..6) })
+        })
+        .collect();
     let plan = plan.join(",");
+    println!("{plan}");
     let writers = Writers::start_wild(server.connection(), WRITERS, seed, end);
     let url = url(server.connection());
     let mut serve = Serve::spawn_with(state.path(), Some(&url), &[("UPTALLY_FAILPOINTS", &plan)]);
     let reporter = Reporter::start(serve.address());
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     reporter.stop().await;
     writers.stop().await;
     no_drift(server.connection(), &mut serve, end).await;
     let failures = serve.log().iter().filter(|line| line.contains("fail point ")).count();
     println!("{failures} failures told");
-    assert!(failures >= 6, "{failures} failures only:\n{}", serve.log().join("\n"));
+    assert!(failures >= 2, "{failures} failures only:\n{}", serve.log().join("\n"));
 }

@@ -95,8 +95,8 @@ async fn prepare_is_refused_only_while_a_notifying_follower_sleeps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost_when_the_listening_session_is_ended() {
     let server = TestDatabase::start_alone(&SETTINGS).await;
-    let rounds_max = count(150);
-    let hunt = hunt(&server, seed(), 30, |rounds| rounds < rounds_max).await;
+    let rounds_max = count(80);
+    let hunt = hunt(&server, seed(), 25, |rounds| rounds < rounds_max).await;
     println!("{hunt:?}");
     assert!(hunt.ended > 0, "no session was ended");
 }

@@ -43,9 +43,16 @@ impl Reporter {
     }
 
     /// Stops; returns how many reports it got.
-    pub async fn stop(self) -> u64 {
+    pub async fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
+        (&mut self.task).await.unwrap();
         self.fetched.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Reporter {
+    /// A test that fails is not to wait for it for ever.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -27,8 +27,8 @@ const UPSERT: &str = "INSERT INTO public.store_activity (store_id, timestamp_utc
 
 /// Writers at work until stopped.
 pub struct Writers {
-    connection: Config,
-    rng: Rng,
+    /// Where transactions are prepared.
+    wild: Option<(Config, Rng)>,
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Tally>>,
 }
@@ -65,14 +65,13 @@ impl Writers {
         });
         Writers {
             tasks: tasks.collect(),
-            connection: connection.clone(),
-            rng: Rng::with_seed(seed),
+            wild: wild.then(|| (connection.clone(), Rng::with_seed(seed))),
             stop,
         }
     }
 
     /// Stops all, when each has ended its transaction. What a crash left prepared is decided about.
-    pub async fn stop(mut self) -> Tally {
+    pub async fn stop(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
         for task in self.tasks {
@@ -81,8 +80,10 @@ impl Writers {
             all.rolled_back += tally.rolled_back;
             all.failed += tally.failed;
         }
-        let client = super::connect(&self.connection).await;
-        forms::end_prepared(&client, &mut self.rng).await;
+        if let Some((connection, mut rng)) = self.wild {
+            let client = super::connect(&connection).await;
+            forms::end_prepared(&client, &mut rng).await;
+        }
         println!("{all:?}");
         all
     }
