@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .PHONY: help demo demo-live test bench bench-baseline bench-instructions bench-trigger bench-writers bench-freshness \
-	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs chaos chaos-figures
+	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs chaos chaos-figures audit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -92,3 +92,6 @@ lint-clippy:
 
 lint-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+audit: ## licenses, sources, banned crates and known vulnerabilities of the dependencies
+	scripts/check-dependencies --strict

@@ -21,7 +21,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::{CONFIG_FILE_DEFAULT, Config, ConfigFile, FlagValue};
 use args::{Cli, Verb};
 
-pub use args::{Command, DemoArgs, GenerateArgs, ImportArgs, ReportArgs, RowOrder, ServeArgs};
+pub use args::{Command, DemoArgs, GenerateArgs, ImportArgs, MigrateArgs, ReportArgs, RowOrder, ServeArgs};
 pub use exit::{Exit, Refusal, answer, fail, install_panic_hook};
 pub use output::{OutputError, write_stdout};
 
@@ -37,7 +37,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Report(arguments) => commands::report(&config, arguments).await,
         Command::Verify => commands::verify(&config).await,
         Command::Rebuild => commands::rebuild(&config).await,
-        Command::Migrate => commands::migrate(&config).await,
+        Command::Migrate(arguments) => commands::migrate(&config, arguments).await,
         Command::Demo(arguments) => commands::demo(&config, &arguments).await,
         Command::Generate(arguments) => generate::generate(&arguments),
     }

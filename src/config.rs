@@ -25,7 +25,7 @@ use keys::{KEYS, Key};
 use layers::Layers;
 
 pub use layers::{ConfigFile, FlagValue};
-pub use secret::{DatabaseUrl, ParseDatabaseUrlError, Secret};
+pub use secret::{DatabaseUrl, Secret};
 pub use words::{AsOf, ClosedTime, LogFormat, ParseWordError, Wake, Windows};
 
 /// Where the file of the configuration is looked for, from the current directory.

@@ -40,7 +40,7 @@ fn config_shows_where_every_value_comes_from() {
         .env("UPTALLY_STATE_DIR", "/from/env"));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     for line in [
-        "database.url = \"postgres://ann:***@db.example:5432/uptime\"   # from env DATABASE_URL",
+        "database.url = \"postgres://ann:***@db.example:5432/uptime?sslmode=verify-full\"   # from env DATABASE_URL",
         "state.dir = \"/from/env\"   # from env UPTALLY_STATE_DIR",
         "http.listen = \"127.0.0.1:2\"   # from env UPTALLY__HTTP__LISTEN",
         "http.connections_max = 7   # from config/uptally.toml",

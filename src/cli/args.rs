@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{ArgGroup, ArgMatches, Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{FlagValue, Secret};
+use crate::db::RoleName;
 
 /// Follows store status rows in Postgres and answers uptime reports in milliseconds.
 #[derive(Debug, Parser)]
@@ -119,8 +120,15 @@ Examples:
     /// Throw the rollups away and recompute them from the raw rows
     Rebuild,
 
-    /// Create or update the tables, and nothing else
-    Migrate,
+    /// Create or update the tables, and nothing else; grant roles what they need
+    #[command(after_help = "\
+Run it as the role that shall own the tables, after every upgrade with the same options. Roles must exist.
+
+Examples:
+  uptally migrate
+  DATABASE_URL=postgres://installer@db.example/uptime uptally migrate --grant-to uptally --grant-poller poller
+  uptally migrate --grant-to uptally --dry-run")]
+    Migrate(MigrateArgs),
 
     /// Show the effective configuration and where each value comes from
     #[command(after_help = "\
@@ -202,6 +210,22 @@ pub struct ReportArgs {
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// Of `uptally migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Grant this role what `uptally serve` needs
+    #[arg(long, value_name = "ROLE")]
+    pub grant_to: Option<RoleName>,
+
+    /// Grant this role what writes status rows, hours and time zones
+    #[arg(long, value_name = "ROLE")]
+    pub grant_poller: Option<RoleName>,
+
+    /// Show the statements that would grant, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Of `uptally demo`.

@@ -11,12 +11,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::reach::{Reached, reach, reach_as_owner, refusal};
 use super::signals::Signals;
-use super::{DemoArgs, Exit, ImportArgs, Refusal, ReportArgs, write_stdout};
+use super::{DemoArgs, Exit, ImportArgs, MigrateArgs, Refusal, ReportArgs, write_stdout};
 use crate::clock::Clock;
 use crate::cluster::ClusterError;
 use crate::config::{AsOf, Config};
 use crate::daemon::{self, DaemonError, Settings};
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, Grants};
 use crate::demo::{self, DemoOptions};
 use crate::feed::doorbell::{Doorbell, Wake};
 use crate::feed::{Reading, Scope};
@@ -296,13 +296,31 @@ async fn rebuild_at(config: &Config, database: &Database) -> anyhow::Result<usiz
     Ok(rollup.stores())
 }
 
-pub(super) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn migrate(config: &Config, arguments: MigrateArgs) -> anyhow::Result<ExitCode> {
+    let grants = Grants {
+        daemon: arguments.grant_to,
+        poller: arguments.grant_poller,
+    };
+    if arguments.dry_run {
+        write_stdout(|out| out.write_all(grants.sql().as_bytes()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let reached = reach(config).await?;
-    let outcome = reached.database.migrate().await;
+    let outcome = migrate_at(&reached.database, &grants).await;
     reached.close().await?;
-    outcome?;
+    for warning in outcome? {
+        tracing::warn!("{warning}");
+    }
     write_stdout(|out| writeln!(out, "the schema is up to date"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate_at(database: &Database, grants: &Grants) -> Result<Vec<String>, DbError> {
+    database.migrate().await?;
+    if grants.is_empty() {
+        return Ok(Vec::new());
+    }
+    database.grant(grants).await
 }
 
 pub(super) async fn demo(config: &Config, arguments: &DemoArgs) -> anyhow::Result<ExitCode> {

@@ -2,7 +2,7 @@
 
 use crate::cluster::{self, ClusterError, ClusterOptions, PrivateCluster};
 use crate::config::Config;
-use crate::db::Database;
+use crate::db::{Database, Parameters};
 
 use super::{Exit, Refusal};
 
@@ -32,7 +32,7 @@ pub(super) async fn reach(config: &Config) -> anyhow::Result<Reached> {
 /// The database of `serve`. A URL that is given and fails never falls back to the private Postgres.
 pub(super) async fn reach_as_owner(config: &Config) -> anyhow::Result<Reached> {
     if let Some(url) = &config.database.url {
-        let database = database(config, url.connection())?;
+        let database = database(config, url.connection().clone())?;
         return Ok(Reached {
             database,
             cluster: None,
@@ -62,7 +62,7 @@ fn state_dir(config: &Config) -> std::path::PathBuf {
     config.state.dir.clone().unwrap_or_else(cluster::default_state_dir)
 }
 
-pub(super) fn database(config: &Config, connection: &tokio_postgres::Config) -> anyhow::Result<Database> {
+pub(super) fn database(config: &Config, connection: impl Into<Parameters>) -> anyhow::Result<Database> {
     let config = &config.database;
     Ok(Database::new(
         connection,

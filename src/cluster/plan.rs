@@ -67,10 +67,9 @@ impl Plan {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.layout.data_dir());
         let socket_dir = self.layout.socket_dir().display().to_string();
-        // Last, because the last one wins: where the socket is and that there is no TCP port.
+        // Last, because the last one wins: where the socket is.
         let fixed = [
             ("port", "5432"),
-            ("listen_addresses", ""),
             ("unix_socket_directories", &socket_dir),
             ("unix_socket_permissions", "0700"),
         ];
@@ -106,7 +105,9 @@ impl Plan {
 }
 
 /// Modest enough for a small machine, enough for a million stores.
-const DEFAULTS: [(&str, &str); 12] = [
+const DEFAULTS: [(&str, &str); 13] = [
+    // No TCP port. Only tests that need one ask for it.
+    ("listen_addresses", ""),
     ("shared_buffers", "256MB"),
     ("max_connections", "100"),
     ("max_wal_size", "2GB"),

@@ -3,7 +3,9 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
+
+use crate::db::{Parameters, ParametersError};
 
 /// A text that may hold a password. `Debug` shows `***`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,47 +39,30 @@ impl fmt::Debug for Secret {
 /// Where the database is and how to log in: a URL `postgres://user:password@host:5432/database` or
 /// the key/value form `host=... user=... password=... dbname=...`.
 ///
-/// Shown by `Display` and `Debug` as a URL with `***` for the password. What is shown is built from
-/// the parts that are known not to be secret, never by cutting the password out of the text.
+/// Shown by `Display` and `Debug` as a URL with `***` for the password, and with the `sslmode` that holds if it is not
+/// plaintext on this machine. What is shown is built from the parts that are known not to be secret, never by cutting
+/// the password out of the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(tokio_postgres::Config);
+pub struct DatabaseUrl(Parameters);
 
 impl DatabaseUrl {
     /// The parameters of the connection, the password included (their `Debug` hides it).
-    pub fn connection(&self) -> &tokio_postgres::Config {
+    pub fn connection(&self) -> &Parameters {
         &self.0
     }
 }
 
-/// The text is no database URL. Says nothing of the text: any part of it may be a password, and the
-/// parser's own message quotes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected postgres://user:password@host:5432/database or host=... user=... password=... dbname=... \
-     (in a URL, characters such as @ and / in a password are written %40 and %2F)"
-)]
-pub struct ParseDatabaseUrlError;
-
 impl FromStr for DatabaseUrl {
-    type Err = ParseDatabaseUrlError;
+    type Err = ParametersError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The parser ends the password at the first @, so that the rest of a password with an @ in
-        // it would be taken for the host, and shown.
-        if text.contains("://") && text.matches('@').count() > 1 {
-            return Err(ParseDatabaseUrlError);
-        }
-        let config: tokio_postgres::Config = text.parse().map_err(|_| ParseDatabaseUrlError)?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(ParseDatabaseUrlError);
-        }
-        Ok(DatabaseUrl(config))
+        text.parse().map(DatabaseUrl)
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.0;
+        let config = self.0.driver();
         f.write_str("postgres://")?;
         if let Some(user) = config.get_user() {
             f.write_str(user)?;
@@ -95,10 +80,10 @@ impl fmt::Display for DatabaseUrl {
             write!(f, "{comma}{host}:{port}")?;
         }
         write!(f, "/{}", config.get_dbname().unwrap_or_default())?;
-        match config.get_ssl_mode() {
-            SslMode::Disable => f.write_str("?sslmode=disable"),
-            SslMode::Require => f.write_str("?sslmode=require"),
-            _ => Ok(()),
+        match self.0.tls() {
+            Some(_) => f.write_str("?sslmode=verify-full"),
+            None if self.0.is_local() => Ok(()),
+            None => f.write_str("?sslmode=disable"),
         }
     }
 }
@@ -110,9 +95,6 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 fn shown_hosts(config: &tokio_postgres::Config) -> Vec<String> {
-    if config.get_hosts().is_empty() {
-        return config.get_hostaddrs().iter().map(ToString::to_string).collect();
-    }
     let shown = |host: &Host| match host {
         Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
         Host::Tcp(name) => name.clone(),
@@ -132,22 +114,29 @@ mod tests {
         for (text, shown) in [
             (
                 "postgres://ann:hunter2@db.example/uptime",
-                "postgres://ann:***@db.example:5432/uptime",
+                "postgres://ann:***@db.example:5432/uptime?sslmode=verify-full",
             ),
             (
                 "postgresql://ann:hun%40ter2@db.example:6543/uptime?sslmode=require",
-                "postgres://ann:***@db.example:6543/uptime?sslmode=require",
+                "postgres://ann:***@db.example:6543/uptime?sslmode=verify-full",
             ),
             (
                 "postgres://ann@db.example/uptime?password=hunter2",
-                "postgres://ann:***@db.example:5432/uptime",
+                "postgres://ann:***@db.example:5432/uptime?sslmode=verify-full",
             ),
             (
                 "host=/run/pg user=ann password='hunter2' dbname=uptime port=5433",
                 "postgres://ann:***@%2Frun%2Fpg:5433/uptime",
             ),
             ("postgres://[::1]/uptime", "postgres://[::1]:5432/uptime"),
-            ("host=a,b port=1,2 user=ann", "postgres://ann@a:1,b:2/"),
+            (
+                "host=a,b port=1,2 user=ann sslmode=disable",
+                "postgres://ann@a:1,b:2/?sslmode=disable",
+            ),
+            (
+                "hostaddr=::2 sslcert=/crt sslkey=/key",
+                "postgres://[::2]:5432/?sslmode=verify-full",
+            ),
         ] {
             let url: DatabaseUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);

@@ -233,10 +233,10 @@ fn passwords_are_shown_nowhere() {
     let config = flag.load().unwrap();
     assert_eq!(
         shown_line(&config, "database.url"),
-        "database.url = \"postgres://ann:***@db.example:5432/uptime\"   # from env DATABASE_URL"
+        "database.url = \"postgres://ann:***@db.example:5432/uptime?sslmode=verify-full\"   # from env DATABASE_URL"
     );
     let connection = config.database.url.as_ref().unwrap().connection();
-    assert_eq!(connection.get_password(), Some(PASSWORD.as_bytes()));
+    assert_eq!(connection.driver().get_password(), Some(PASSWORD.as_bytes()));
     assert!(!format!("{config:?}{}", config.effective).contains(PASSWORD));
     let flag = FlagValue {
         key: "database.url",

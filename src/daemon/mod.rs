@@ -32,6 +32,9 @@ const REQUESTS_MAX: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// The log says at most so often that the database cannot be followed; the first tries come faster.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// Who has followed for so long starts again with the shortest pause. Measured from the end of loading, so that
 /// a flush that fails at once does not make a loop of loading.
 const STEADY: Duration = Duration::from_secs(1);
@@ -91,14 +94,21 @@ impl Daemon {
     /// Runs until `shutdown` says true; then flushes what is left. Database failures are waited out.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), DaemonError> {
         let mut backoff = BACKOFF_MIN;
+        let mut told: Option<Instant> = None;
         loop {
             let error = match self.live_once(&mut shutdown, &mut backoff).await {
                 Ok(()) => return Ok(()),
                 Err(DaemonError::Db(error)) => error,
                 Err(fatal) => return Err(fatal),
             };
-            let pause = if error.is_login_refused() { BACKOFF_MAX } else { backoff };
-            tracing::warn!(%error, retry_in = ?pause, "not following");
+            let pause = error.retry_after().unwrap_or(backoff);
+            // What is followed by a long pause is the last word for a while, so it is told in any case.
+            if pause >= TOLD_EVERY || told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                tracing::warn!(%error, retry_in = ?pause, "not following");
+                told = Some(Instant::now());
+            } else {
+                tracing::debug!(%error, retry_in = ?pause, "not following");
+            }
             metrics::counter!("uptally_feed_restarts_total").increment(1);
             self.status.send_modify(|status| status.stopped(&error.to_string()));
             tokio::select! {

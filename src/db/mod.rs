@@ -3,28 +3,30 @@
 //! A database is a value ([`Database`]), not a global: everything that talks to one takes it as an
 //! argument, so that a fleet may be spread over several one day.
 
+mod error;
+mod parameters;
+mod roles;
+mod schema;
+mod tls;
 mod types;
 
+pub use error::{DbError, LOGIN_PAUSE, LoginRefused};
+pub use parameters::{Parameters, ParametersError, TlsFiles};
+pub use roles::{Grants, RoleName, RoleNameError};
+pub use tls::TlsError;
 pub use types::WallTime;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use refinery::Target;
 use rustc_hash::FxHashMap;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, GenericClient, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, GenericClient, NoTls, Statement};
 
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
-
-/// Key of the advisory lock under which the schema is changed, so that two daemons that start at once
-/// do it one after the other. The bytes of `uptally` and a number.
-const MIGRATION_LOCK: i64 = 0x0075_7074_616c_6c79;
+use error::is_login_refused;
+use tls::Verified;
 
 /// How long a session may be silent before the server looks whether our machine is still there, and how long it
 /// then waits: sessions of a lost machine must not hold their locks for ever.
@@ -33,94 +35,101 @@ const KEEPALIVES: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5
 /// How long data may stay unacknowledged before a TCP connection counts as broken.
 const PEER_GONE_AFTER: Duration = Duration::from_secs(15);
 
-/// Why the database could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// No connection in time.
-    #[error("no connection to the database within {0:?}")]
-    Timeout(Duration),
-    /// The server or the connection failed.
-    #[error("{}", describe(.0))]
-    Postgres(#[from] tokio_postgres::Error),
-    /// The schema could not be brought up to date.
-    #[error("the schema could not be brought up to date: {0}")]
-    Migration(#[from] Box<refinery::Error>),
-    /// A host elsewhere without an explicit word on encryption.
-    #[error(
-        "the database is on another machine and this build speaks no TLS yet: \
-         add sslmode=disable to the URL to send everything in plaintext"
-    )]
-    Plaintext,
-    /// Something in the database is not what it must be.
-    #[error("{0}")]
-    Unexpected(String),
-}
-
-/// The server's own words where there are some: the library's say "db error" only.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => match db.detail() {
-            Some(detail) => format!("the database says: {} ({detail})", db.message()),
-            None => format!("the database says: {}", db.message()),
-        },
-        None => format!("the connection to the database failed: {}", Sources(error)),
-    }
-}
-
-struct Sources<'a>(&'a tokio_postgres::Error);
-
-impl std::fmt::Display for Sources<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
-impl DbError {
-    /// Whether the server refused the login: trying again soon is of no use.
-    pub fn is_login_refused(&self) -> bool {
-        let DbError::Postgres(error) = self else { return false };
-        matches!(
-            error.code(),
-            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
-        )
-    }
-}
-
 /// How to reach one database.
 #[derive(Debug, Clone)]
 pub struct Database {
-    config: Config,
+    parameters: Parameters,
     connect_timeout: Duration,
     statement_timeout: Duration,
+    /// The last refusal of the server: until its time is over nobody who uses this database logs in.
+    refused: Arc<Mutex<Option<LoginRefused>>>,
+    login_pause: Duration,
 }
 
 impl Database {
-    /// A database by its connection parameters. Refuses to send anything in plaintext to another
-    /// machine unless the parameters ask for that.
-    pub fn new(config: &Config, connect_timeout: Duration, statement_timeout: Duration) -> Result<Self, DbError> {
-        let local = config.get_hosts().iter().all(|host| match host {
-            Host::Unix(_) => true,
-            Host::Tcp(name) => matches!(name.as_str(), "localhost" | "::1") || name.starts_with("127."),
-        });
-        if !local && config.get_ssl_mode() != SslMode::Disable {
-            return Err(DbError::Plaintext);
-        }
+    /// A database by its connection parameters. Fails if they name certificates that are of no use.
+    pub fn new(
+        parameters: impl Into<Parameters>,
+        connect_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<Self, DbError> {
+        let parameters = parameters.into();
+        parameters.tls().map(Verified::read).transpose()?;
         Ok(Database {
-            config: config.clone(),
+            parameters,
             connect_timeout,
             statement_timeout,
+            refused: Arc::default(),
+            login_pause: LOGIN_PAUSE,
         })
+    }
+
+    /// The same with another pause after a refused login, for tests that wait for its end.
+    #[must_use]
+    pub fn with_login_pause(mut self, pause: Duration) -> Self {
+        self.login_pause = pause;
+        self
     }
 
     /// A new session. `name` is what `pg_stat_activity` shows.
     pub async fn connect(&self, name: &str) -> Result<Session, DbError> {
-        let mut config = self.config.clone();
+        let now = Instant::now();
+        if let Some(refused) = self.refused().as_ref().filter(|refused| refused.until > now) {
+            return Err(refused.clone().into());
+        }
+        let connecting = tokio::time::timeout(self.connect_timeout, self.connect_at_once(name));
+        let connected = connecting.await.unwrap_or_else(|_| {
+            Err(DbError::ConnectTimeout {
+                place: self.parameters.place().to_string(),
+                after: self.connect_timeout,
+            })
+        });
+        if let Err(DbError::LoginRefused(refused)) = &connected {
+            *self.refused() = Some(refused.clone());
+        }
+        connected
+    }
+
+    async fn connect_at_once(&self, name: &str) -> Result<Session, DbError> {
+        let config = self.session_config(name);
+        let refused = |error: tokio_postgres::Error| match error.as_db_error() {
+            Some(says) if is_login_refused(&error) => DbError::LoginRefused(LoginRefused {
+                says: says.message().to_owned(),
+                until: Instant::now() + self.login_pause,
+            }),
+            Some(_) => DbError::Postgres(error),
+            None => DbError::Connect {
+                place: self.parameters.place().to_string(),
+                source: error,
+            },
+        };
+        let notified = Arc::new(Notify::new());
+        let bell = Arc::clone(&notified);
+        let client = match self.parameters.tls().cloned() {
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+                tokio::spawn(drive(connection, bell));
+                client
+            }
+            Some(files) => {
+                let read = tokio::task::spawn_blocking(move || Verified::read(&files));
+                let broken = |error: tokio::task::JoinError| DbError::Unexpected(error.to_string());
+                let verified = read.await.map_err(broken)??;
+                let (client, connection) = config.connect(verified).await.map_err(refused)?;
+                tokio::spawn(drive(connection, bell));
+                client
+            }
+        };
+        Ok(Session {
+            client,
+            notified,
+            statements: Statements::default(),
+        })
+    }
+
+    /// The driver's parameters, and what our sessions are set to.
+    fn session_config(&self, name: &str) -> Config {
+        let mut config = self.parameters.driver().clone();
         config.application_name(name);
         config.connect_timeout(self.connect_timeout);
         // A peer that is gone without a word: noticed by us as well as by the server.
@@ -133,94 +142,33 @@ impl Database {
             "{options} {KEEPALIVES} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
             self.statement_timeout.as_millis()
         ));
-        let connecting = tokio::time::timeout(self.connect_timeout, config.connect(NoTls));
-        let (client, mut connection) = connecting.await.map_err(|_| DbError::Timeout(self.connect_timeout))??;
-        let notified = Arc::new(Notify::new());
-        let bell = Arc::clone(&notified);
-        // Ends when the client is dropped or the connection breaks.
-        tokio::spawn(async move {
-            let mut messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
-            while let Some(message) = messages.next().await {
-                match message {
-                    // However many notifications come, they are one flag.
-                    Ok(AsyncMessage::Notification(_)) => bell.notify_one(),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "a database connection ended");
-                        break;
-                    }
-                }
+        config
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<LoginRefused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Moves what a connection sends and receives. Ends when the client is dropped or the connection breaks.
+async fn drive<S, T>(mut connection: Connection<S, T>, bell: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
+    while let Some(message) = messages.next().await {
+        match message {
+            // However many notifications come, they are one flag.
+            Ok(AsyncMessage::Notification(_)) => bell.notify_one(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a database connection ended");
+                break;
             }
-            bell.notify_one();
-        });
-        Ok(Session {
-            client,
-            notified,
-            statements: Statements::default(),
-        })
-    }
-
-    /// Brings the schema up to date, unless it is: a daemon whose role may not change it needs no more than that.
-    pub async fn migrate_if_needed(&self) -> Result<(), DbError> {
-        let session = self.connect("uptally migrate").await?;
-        if Self::is_migrated(&session.client).await? {
-            return Ok(());
         }
-        self.migrate().await
     }
-
-    /// Brings the schema up to date. Safe when several do it at once.
-    pub async fn migrate(&self) -> Result<(), DbError> {
-        let mut session = self.connect("uptally migrate").await?;
-        let client = &mut session.client;
-        // Waiting for another daemon's migration is not a statement that hangs.
-        client.batch_execute("SET statement_timeout = 0").await?;
-        client
-            .execute("SELECT pg_catalog.pg_advisory_lock($1)", &[&MIGRATION_LOCK])
-            .await?;
-        client.batch_execute("CREATE SCHEMA IF NOT EXISTS uptally").await?;
-        let mut runner = embedded::migrations::runner()
-            .set_target(Target::Latest)
-            .set_grouped(true);
-        runner.set_migration_table_name("uptally.schema_history");
-        runner.run_async(client).await.map_err(Box::new)?;
-        let names: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name()).collect();
-        client
-            .execute(
-                "INSERT INTO uptally.time_zone (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING",
-                &[&names],
-            )
-            .await?;
-        client
-            .execute("SELECT pg_catalog.pg_advisory_unlock($1)", &[&MIGRATION_LOCK])
-            .await?;
-        Ok(())
-    }
-
-    /// Whether the schema is there, in this version and with all time zones of this program.
-    pub async fn is_migrated(client: &Client) -> Result<bool, DbError> {
-        let there = client
-            .query_one(
-                "SELECT pg_catalog.to_regclass('uptally.schema_history') IS NOT NULL",
-                &[],
-            )
-            .await?;
-        if !there.try_get::<_, bool>(0)? {
-            return Ok(false);
-        }
-        let latest = embedded::migrations::runner()
-            .get_migrations()
-            .iter()
-            .map(refinery::Migration::version)
-            .max();
-        let row = client
-            .query_one("SELECT max(version)::bigint FROM uptally.schema_history", &[])
-            .await?;
-        let have: Option<i64> = row.try_get(0)?;
-        let zones = client.query_one("SELECT count(*) FROM uptally.time_zone", &[]).await?;
-        let zones_known = i64::try_from(chrono_tz::TZ_VARIANTS.len()).unwrap_or(i64::MAX);
-        Ok(have >= latest.map(i64::from) && zones.try_get::<_, i64>(0)? >= zones_known)
-    }
+    bell.notify_one();
 }
 
 /// One session of the database. Ends when dropped.

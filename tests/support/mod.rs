@@ -15,6 +15,7 @@ pub mod reporter;
 pub mod resources;
 pub mod serve;
 pub mod server;
+pub mod tls;
 pub mod writers;
 
 use std::fs::{File, Permissions};
@@ -100,6 +101,21 @@ impl TestDatabase {
     /// A session of another role.
     pub async fn connect_as(&self, role: &str) -> Client {
         connect(self.connection.clone().user(role)).await
+    }
+
+    /// As the program reaches it as another role.
+    pub fn database_as(&self, role: &str) -> Database {
+        database(self.connection.clone().user(role))
+    }
+
+    /// For psql and `--database-url`, as another role.
+    pub fn url_as(&self, role: &str) -> String {
+        self.url.replacen("uptally@", &format!("{role}@"), 1)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.connection.get_dbname().unwrap()
     }
 
     /// Sessions for the registry of reports.
