@@ -230,17 +230,18 @@ impl<'a> Reading<'a> {
         Ok(delta)
     }
 
-    /// Reads back what the rollup asked for.
-    pub async fn repair(&self, read_backs: Vec<ReadBack>, rollup: &mut Rollup) -> Result<(), DbError> {
-        for read_backs in merged(read_backs, rollup).chunks(STORES_PER_QUERY) {
-            self.read_back(read_backs, rollup).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies a delta. In between, `pause` is called where the rollup is busy for long: whoever waits for
-    /// something else gets a turn.
-    pub async fn apply(&self, delta: Delta, rollup: &mut Rollup, mut pause: impl FnMut()) -> Result<(), DbError> {
+    /// Applies a delta, and what [`Rollup::set_now`] found to be due. In between, `pause` is called where the rollup
+    /// is busy for long: whoever waits for something else gets a turn.
+    ///
+    /// What is read back is of this reading's point, so it comes last: a row of the delta that memory met there first,
+    /// as the one before a stretch, would be taken for known although no cell has it.
+    pub async fn apply(
+        &self,
+        delta: Delta,
+        due: Vec<ReadBack>,
+        rollup: &mut Rollup,
+        mut pause: impl FnMut(),
+    ) -> Result<(), DbError> {
         debug_assert!(!delta.everything, "the rollup is to be built anew");
         let Delta {
             mut rows,
@@ -256,7 +257,7 @@ impl<'a> Reading<'a> {
         );
         // Sorted as a whole, rows are in order for every store, whatever order they were written in.
         rows.sort_unstable();
-        let mut read_backs = Vec::new();
+        let mut read_backs = due;
         for chunk in rows.chunks_mut(APPLY_ROWS) {
             read_backs.extend(rollup.apply(chunk));
             pause();
