@@ -51,8 +51,9 @@ impl Delta {
             read_backs.extend(rollup.apply(chunk));
         }
         for id in self.stretches.keys().chain(&self.rescheduled) {
-            let unknown = rollup.find(id).filter(|_| !raw.stores.contains_key(id));
-            unknown.into_iter().for_each(|store| rollup.remove(store));
+            if let Some(store) = rollup.find(id).filter(|_| !raw.stores.contains_key(id)) {
+                rollup.remove(store);
+            }
         }
         for (id, &(from, to)) in &self.stretches {
             if raw.stores.contains_key(id) && !self.rescheduled.contains(id) {

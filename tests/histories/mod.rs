@@ -40,8 +40,8 @@ const ANCHORS: [&str; 9] = [
 pub struct Checks {
     /// Reports compared.
     pub reports: u64,
-    /// Reports that were not made, being of an instant before what memory holds.
-    pub before_memory: u64,
+    /// Those of them that were of an instant before what memory holds.
+    pub from_the_shelf: u64,
     /// Flushes after which every cell was compared.
     pub flushes: u64,
     /// Restarts from an earlier flush.
@@ -52,7 +52,7 @@ impl Checks {
     /// Counts those of another history in.
     pub fn add(&mut self, other: Checks) {
         self.reports += other.reports;
-        self.before_memory += other.before_memory;
+        self.from_the_shelf += other.from_the_shelf;
         self.flushes += other.flushes;
         self.restarts += other.restarts;
     }
