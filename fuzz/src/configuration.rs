@@ -20,8 +20,10 @@ pub fn run(bytes: &[u8]) {
     let (file, rest) = split(bytes);
     let (variables, url) = split(rest);
     read(file, variables);
-    if let Ok(url) = std::str::from_utf8(url) {
-        keep_secret(url);
+    if let Ok(secret) = std::str::from_utf8(url) {
+        keep_password(secret);
+        keep_token("http.read_tokens", secret);
+        keep_token("http.trigger_tokens", secret);
     }
 }
 
@@ -55,7 +57,8 @@ fn read(file: &[u8], variables: &[u8]) {
 fn check_shown(config: &Config) {
     let shown = config.effective.to_string();
     let values = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|line| !line.starts_with("database.url"));
+        let secret = |line: &str| line.starts_with("database.url") || line.contains(" = \"***\"   # from ");
+        let lines = text.lines().filter(|line| !secret(line));
         let lines = lines.map(|line| line.rsplit_once("   # from ").expect("an origin").0);
         lines.map(str::to_owned).collect()
     };
@@ -77,20 +80,35 @@ fn check_error(error: &ConfigError, file: &[u8]) {
         ConfigError::Value { key, problem, .. } => {
             assert!(text.starts_with(key) && problem.contains("expected "), "{text}");
         }
-        ConfigError::NotAKey(_) | ConfigError::Merge(_) => panic!("a mistake of the program: {error:?}"),
+        _ => panic!("a mistake of the program: {error:?}"),
     }
 }
 
-/// Neither an error nor what is shown quotes a database URL's secrets.
-fn keep_secret(text: &str) {
+fn load_flag(key: &'static str, text: &str) -> Result<Config, ConfigError> {
     let flag = FlagValue {
-        key: "database.url",
-        origin: "flag --database-url".to_owned(),
+        key,
+        origin: "a flag".to_owned(),
         text: Secret::from(text),
     };
     let nowhere = ConfigFile::IfPresent(PathBuf::from("/nonexistent/uptally.toml"));
-    let loaded = Config::load(&nowhere, [], vec![flag.clone()]);
-    assert!(!format!("{flag:?}").contains(text) || text.len() < 8);
+    Config::load(&nowhere, [], vec![flag])
+}
+
+/// Tokens are shown nowhere, good ones or bad ones.
+fn keep_token(key: &'static str, text: &str) {
+    let (loaded, other) = (load_flag(key, text), load_flag(key, "\t"));
+    let show = |loaded: &Result<Config, ConfigError>| match loaded {
+        Ok(config) => format!("{} {config:?}", config.effective),
+        Err(error) => format!("{error} {error:?}"),
+    };
+    let (shown, constant) = (show(&loaded), show(&other) + &show(&load_flag(key, &"x".repeat(40))));
+    let quoted = text.len() >= 8 && shown.contains(text) && !constant.contains(text);
+    assert!(!quoted, "{text:?} is quoted by {shown}");
+}
+
+/// Neither an error nor what is shown quotes a database URL's secrets.
+fn keep_password(text: &str) {
+    let loaded = load_flag("database.url", text);
     match loaded {
         Err(error) => {
             let shown = format!("{error} {error:?}");
