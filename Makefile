@@ -1,7 +1,8 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test bench bench-baseline bench-instructions bench-trigger bench-writers bench-freshness \
-	bench-ingest bench-peers bench-scale lint lint-format lint-clippy lint-docs chaos chaos-figures audit
+.PHONY: help demo demo-live test chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
+	bench-trigger bench-writers bench-freshness bench-ingest bench-peers bench-scale audit lint lint-format lint-clippy \
+	lint-docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -40,6 +41,12 @@ chaos-figures: ## single faults in large numbers, about two hours; DAEMON_KILLS=
 	@scripts/ensure-postgres
 	SEED=$(SEED) DAEMON_KILLS=$(DAEMON_KILLS) POSTGRES_KILLS=$(POSTGRES_KILLS) TERMINATIONS=$(TERMINATIONS) \
 		WAKEUPS=$(WAKEUPS) MINUTES=$(MINUTES) $(CHAOS)
+
+fuzz: ## every fuzz target for FUZZ_SECONDS=60, or TARGET=histories alone
+	scripts/fuzz
+
+properties: ## CASES=1000000 generated histories against the oracle, from SEED= on, on all cores
+	CASES=$${CASES:-1000000} cargo test --locked --profile checked --test rollup_properties -- --nocapture
 
 bench: ## the benches, compared with what bench-baseline stored and with benches/instructions.txt; BENCH=render takes some
 	cargo bench --locked -- --baseline-lenient stored --noise-threshold 0.2 $(BENCH)
@@ -85,6 +92,7 @@ lint: lint-format lint-clippy lint-docs ## format, clippy and docs, as the CI do
 
 lint-format:
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 lint-clippy:
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings

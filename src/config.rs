@@ -317,8 +317,18 @@ impl ConfigError {
     }
 }
 
+/// A TOML text on one line. (The toml crate spreads one with a newline over several.)
 fn toml_text(text: &str) -> String {
-    one_line(&toml::Value::from(text).to_string())
+    let mut shown = String::from('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => shown.extend(['\\', char]),
+            char if char.is_control() => shown.extend(format!("\\u{:04X}", u32::from(char)).chars()),
+            char => shown.push(char),
+        }
+    }
+    shown.push('"');
+    shown
 }
 
 fn directory(text: &str) -> Result<PathBuf, &'static str> {

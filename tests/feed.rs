@@ -352,6 +352,25 @@ async fn rows_stamped_by_another_database() {
     feed.end().await;
 }
 
+/// What is read back for a held row is of the present: it shows rows, and misses others, that the same look brings.
+#[tokio::test]
+async fn the_time_of_a_held_row_comes_together_with_changes_before_it() {
+    let mut feed = Feed::start().await;
+    let rows = "INSERT INTO public.store_timezones VALUES ('joined', 'Asia/Tokyo'), ('emptied', 'Asia/Tokyo');
+        INSERT INTO public.store_activity VALUES
+        ('joined', '2023-11-08 10:00+00', 'active'), ('joined', '2023-11-08 14:30+00', 'active'),
+        ('emptied', '2023-11-08 08:00+00', 'inactive'), ('emptied', '2023-11-08 10:00+00', 'active'),
+        ('emptied', '2023-11-08 14:30+00', 'active')";
+    feed.run("rows, and some of the future", rows).await;
+    feed.daemon.stop().await;
+    let rows = "INSERT INTO public.store_activity VALUES ('joined', '2023-11-08 10:20+00', 'inactive');
+                DELETE FROM public.store_activity WHERE store_id = 'emptied'";
+    feed.client.batch_execute(rows).await.unwrap();
+    feed.hand.set(NOW.plus(5 * HOUR_US));
+    feed.daemon = Following::start(&feed.database, &feed.clock, feed.settings).await;
+    feed.check("the future came while nobody looked").await;
+}
+
 #[tokio::test]
 async fn rows_of_the_future_wait_for_their_time() {
     let mut feed = Feed::start().await;

@@ -338,6 +338,16 @@ fn every_key_is_shown_once_and_the_values_are_toml() {
 }
 
 #[test]
+fn a_text_is_shown_on_one_line_that_reads_back() {
+    let dir = "\n\na\"\\\u{1b}[1m   # from b\t\r\n''\u{7f}\u{85}é";
+    let config = env(&[("UPTALLY__STATE__DIR", dir)]).load().unwrap();
+    let line = shown_line(&config, "state.dir");
+    assert!(!line.chars().any(char::is_control), "{line}");
+    let table: toml::Table = line.parse().unwrap();
+    assert_eq!(table["state"]["dir"].as_str(), Some(dir));
+}
+
+#[test]
 fn the_committed_file_shows_every_key_and_changes_nothing() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG_FILE_DEFAULT);
     let text = fs::read_to_string(&path).unwrap();

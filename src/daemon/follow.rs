@@ -238,8 +238,7 @@ impl<'a> Following<'a> {
                 .await?;
             self.flusher.replace = true;
         } else {
-            reading.repair(due, &mut self.rollup).await?;
-            reading.apply(delta, &mut self.rollup, pause).await?;
+            reading.apply(delta, due, &mut self.rollup, pause).await?;
         }
         failpoint::hit("read.applied")?;
         self.cursor = reading.finish();

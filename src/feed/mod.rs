@@ -17,7 +17,7 @@ pub use cursor::{Cursor, ParseCursorError};
 use std::collections::BTreeMap;
 
 use futures_util::{TryStreamExt, pin_mut};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
@@ -33,7 +33,7 @@ const APPLY_ROWS: usize = 50_000;
 /// Stores that are recomputed one by one in any case.
 const ONE_BY_ONE_MAX: usize = 200;
 
-/// Rows that a delta holds at most (24 bytes each); beyond, everything is built anew from rows that are streamed.
+/// Rows that a delta holds at most (24 bytes each, and the ids of stores that are new); beyond, everything is built anew from rows that are streamed.
 const DELTA_ROWS_MAX: usize = 16_000_000;
 
 /// Stores that one query reads back.
@@ -97,8 +97,9 @@ impl Scope {
 pub struct Delta {
     /// Rows of stores that the rollup knows.
     rows: Vec<(StoreNo, Observation)>,
-    /// Rows of stores that it does not know.
-    new_stores: Vec<(String, Observation)>,
+    /// Rows of stores that it does not know, each by its store's place in `new_ids`.
+    new_rows: Vec<(usize, Observation)>,
+    new_ids: Vec<String>,
     /// Stretches in which rows went away.
     stretches: BTreeMap<String, (Timestamp, Timestamp)>,
     /// Stores whose hours or zone changed.
@@ -115,7 +116,7 @@ impl Delta {
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.rows.len() + self.new_stores.len()
+        self.rows.len() + self.new_rows.len()
     }
 
     /// Whether stores must be read from raw.
@@ -134,7 +135,7 @@ impl Delta {
 
     fn take_rows(&mut self, from: Delta) {
         self.rows = from.rows;
-        self.new_stores = from.new_stores;
+        (self.new_rows, self.new_ids) = (from.new_rows, from.new_ids);
         self.everything |= from.everything;
     }
 }
@@ -230,33 +231,33 @@ impl<'a> Reading<'a> {
         Ok(delta)
     }
 
-    /// Reads back what the rollup asked for.
-    pub async fn repair(&self, read_backs: Vec<ReadBack>, rollup: &mut Rollup) -> Result<(), DbError> {
-        for read_backs in merged(read_backs, rollup).chunks(STORES_PER_QUERY) {
-            self.read_back(read_backs, rollup).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies a delta. In between, `pause` is called where the rollup is busy for long: whoever waits for
-    /// something else gets a turn.
-    pub async fn apply(&self, delta: Delta, rollup: &mut Rollup, mut pause: impl FnMut()) -> Result<(), DbError> {
+    /// Applies a delta, and what [`Rollup::set_now`] found to be due. In between, `pause` is called where the rollup
+    /// is busy for long: whoever waits for something else gets a turn.
+    ///
+    /// What is read back is of this reading's point, so it comes last: a row of the delta that memory met there first,
+    /// as the one before a stretch, would be taken for known although no cell has it.
+    pub async fn apply(
+        &self,
+        delta: Delta,
+        due: Vec<ReadBack>,
+        rollup: &mut Rollup,
+        mut pause: impl FnMut(),
+    ) -> Result<(), DbError> {
         debug_assert!(!delta.everything, "the rollup is to be built anew");
         let Delta {
             mut rows,
-            new_stores,
+            new_rows,
+            new_ids,
             stretches,
             mut rescheduled,
             ..
         } = delta;
-        rows.extend(
-            new_stores
-                .into_iter()
-                .map(|(id, observation)| (rollup.intern(&id), observation)),
-        );
+        let numbers: Vec<StoreNo> = new_ids.iter().map(|id| rollup.intern(id)).collect();
+        let new_rows = new_rows.into_iter();
+        rows.extend(new_rows.filter_map(|(place, observation)| Some((*numbers.get(place)?, observation))));
         // Sorted as a whole, rows are in order for every store, whatever order they were written in.
         rows.sort_unstable();
-        let mut read_backs = Vec::new();
+        let mut read_backs = due;
         for chunk in rows.chunks_mut(APPLY_ROWS) {
             read_backs.extend(rollup.apply(chunk));
             pause();
@@ -311,7 +312,11 @@ async fn read_invalidations(
 ) -> Result<(), DbError> {
     let (from, running) = bounds(old);
     let statement = statements.get(transaction, INVALIDATIONS).await?;
-    for row in transaction.query(&statement, &[&from, &running]).await? {
+    let parameters: [&(dyn ToSql + Sync); 2] = [&from, &running];
+    // There is one for every row that a statement moved: never all in memory, only what they say of each store.
+    let rows = transaction.query_raw(&statement, parameters).await?;
+    pin_mut!(rows);
+    while let Some(row) = rows.try_next().await? {
         let (from, to): (Option<Timestamp>, Option<Timestamp>) = (row.try_get(1)?, row.try_get(2)?);
         match (row.try_get::<_, Option<String>>(0)?, from.zip(to)) {
             (None, _) => delta.everything = true,
@@ -339,12 +344,20 @@ async fn read_rows(
     let parameters: [&(dyn ToSql + Sync); 2] = [&from, &running];
     let rows = transaction.query_raw(&statement, parameters).await?;
     pin_mut!(rows);
+    let mut places: FxHashMap<String, usize> = FxHashMap::default();
     while let Some(row) = rows.try_next().await? {
         let id: &str = row.try_get(0)?;
         let observation = observation(row.try_get(1)?, row.try_get(2)?);
-        match stores.find(id) {
-            Some(store) => delta.rows.push((store, observation)),
-            None => delta.new_stores.push((id.to_owned(), observation)),
+        if let Some(store) = stores.find(id) {
+            delta.rows.push((store, observation));
+        } else {
+            let place = places.get(id).copied().unwrap_or_else(|| {
+                let place = delta.new_ids.len();
+                places.insert(id.to_owned(), place);
+                delta.new_ids.push(id.to_owned());
+                place
+            });
+            delta.new_rows.push((place, observation));
         }
         if delta.rows() > DELTA_ROWS_MAX {
             delta.everything = true;

@@ -54,45 +54,43 @@ impl Reading<'_> {
 
     /// Reads stretches back and splices them in.
     pub(super) async fn read_back(&self, read_backs: &[ReadBack], rollup: &mut Rollup) -> Result<(), DbError> {
-        let ids: Vec<&str> = read_backs
+        let ids = read_backs
             .iter()
-            .map(|r| rollup.id(r.store).unwrap_or_default())
-            .collect();
+            .map(|r| rollup.id(r.store).unwrap_or_default().to_owned());
+        let ids: Vec<String> = ids.collect();
         let from: Vec<Timestamp> = read_backs.iter().map(|r| r.read_from).collect();
         let to: Vec<Timestamp> = read_backs.iter().map(|r| r.to).collect();
         let to_the_end: Vec<bool> = read_backs.iter().map(|r| r.to_the_end).collect();
-        let observations = self
-            .grouped(READ_BACK, &[&ids, &from, &to, &to_the_end], read_backs.len())
-            .await?;
-        for (read_back, observations) in read_backs.iter().zip(observations) {
-            rollup.splice(*read_back, &observations);
-        }
-        Ok(())
+        let parameters: [&(dyn ToSql + Sync); 4] = [&ids, &from, &to, &to_the_end];
+        self.grouped(READ_BACK, &parameters, read_backs, |read_back, observations| {
+            rollup.splice(*read_back, observations);
+        })
+        .await
     }
 
     /// Reads the hours, zone and whole history of stores and gives them to the rollup.
     pub(super) async fn reschedule(&self, ids: &[String], rollup: &mut Rollup) -> Result<(), DbError> {
         let schedules = self.schedules(Some(ids)).await?;
-        let observations = self.grouped(OBSERVATIONS, &[&ids], ids.len()).await?;
-        for (id, observations) in ids.iter().zip(observations) {
+        self.grouped(OBSERVATIONS, &[&ids], ids, |id, observations| {
             let store = rollup.intern(id);
             let default = || Schedule::new(DEFAULT_ZONE, std::iter::empty().collect());
             let schedule = schedules.get(id).cloned().unwrap_or_else(default);
-            rollup.reschedule(store, &schedule, &observations);
-        }
-        Ok(())
+            rollup.reschedule(store, &schedule, observations);
+        })
+        .await
     }
 
-    /// Rows `(n, timestamp_utc, status)` of a query, ordered, as one list for each `n` from 1 to `groups`.
-    async fn grouped(
+    /// Rows `(n, timestamp_utc, status)` of a query, ordered. `each` gets every item of `groups` in turn, the first for
+    /// `n` = 1, with its rows; those of one item at a time are in memory: a store's history may be long.
+    async fn grouped<T>(
         &self,
         sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
-        groups: usize,
-    ) -> Result<Vec<Vec<Observation>>, DbError> {
-        let mut lists = vec![Vec::new(); groups];
-        if groups == 0 {
-            return Ok(lists);
+        groups: &[T],
+        mut each: impl FnMut(&T, &[Observation]),
+    ) -> Result<(), DbError> {
+        if groups.is_empty() {
+            return Ok(());
         }
         let statement = self.statement(sql).await?;
         let rows = self
@@ -100,13 +98,25 @@ impl Reading<'_> {
             .query_raw(&statement, parameters.iter().copied())
             .await?;
         pin_mut!(rows);
+        let mut observations = Vec::new();
+        let mut number = 1;
+        let mut remaining = groups.iter();
         while let Some(row) = rows.try_next().await? {
             let n: i32 = row.try_get(0)?;
-            if let Some(list) = usize::try_from(n - 1).ok().and_then(|n| lists.get_mut(n)) {
-                list.push(observation(row.try_get(1)?, row.try_get(2)?));
+            while number < n {
+                if let Some(group) = remaining.next() {
+                    each(group, &observations);
+                }
+                observations.clear();
+                number += 1;
             }
+            observations.push(observation(row.try_get(1)?, row.try_get(2)?));
         }
-        Ok(lists)
+        for group in remaining {
+            each(group, &observations);
+            observations.clear();
+        }
+        Ok(())
     }
 
     /// The schedules of stores that have hours or a zone; of all stores, or of some.

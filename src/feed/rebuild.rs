@@ -110,7 +110,8 @@ impl Reading<'_> {
             *rollup = self.rebuild(limits, now, batch_rows_max, || ()).await?;
             return Ok(true);
         }
-        self.apply(delta, rollup, || ()).await?;
+        let due = rollup.set_now(now);
+        self.apply(delta, due, rollup, || ()).await?;
         Ok(false)
     }
 }

@@ -89,7 +89,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the rollup. `Err` inside: why it cannot be used.
+    /// Loads the rollup. `Err` inside: why it cannot be used. Rows of the future whose time has come meanwhile are
+    /// held still: they are read with the first delta, for which the clock is set.
     pub async fn load(
         reading: &Reading<'_>,
         limits: Limits,
@@ -108,9 +109,6 @@ impl Loaded {
         }
         load_stores(reading, &mut rollup).await?;
         load_cells(reading, cells_from, &mut rollup).await?;
-        // What was held and has become due in the meantime.
-        let due = rollup.set_now(now);
-        reading.repair(due, &mut rollup).await?;
         Ok(Ok(Loaded { rollup, cursor }))
     }
 }

@@ -93,6 +93,11 @@ impl TestDatabase {
         &self.connection
     }
 
+    /// Where the server keeps its files.
+    pub fn server_dir(&self) -> &Path {
+        self.server.state_dir()
+    }
+
     /// A session of the superuser with Postgres's own defaults.
     pub async fn connect(&self) -> Client {
         connect(&self.connection).await
