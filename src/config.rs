@@ -26,7 +26,7 @@ use layers::Layers;
 
 pub use layers::{ConfigFile, FlagValue};
 pub use secret::{DatabaseUrl, Secret};
-pub use words::{AsOf, ClosedTime, LogFormat, ParseWordError, Wake, Windows};
+pub use words::{AsOf, ClosedTime, LogFormat, ParseWordError, Standby, Wake, Windows};
 
 /// Where the file of the configuration is looked for, from the current directory.
 pub const CONFIG_FILE_DEFAULT: &str = "config/uptally.toml";
@@ -46,6 +46,8 @@ pub struct Config {
     pub feed: FeedConfig,
     /// For the owner of the rollup.
     pub rollup: RollupConfig,
+    /// For the auditor.
+    pub audit: AuditConfig,
     /// For the log.
     pub log: LogConfig,
     /// The same for people: what `uptally config` prints.
@@ -119,6 +121,10 @@ pub struct FeedConfig {
     pub awake_interval: Duration,
     /// `feed.awake_for_ms`: how long to stay awake after the last row.
     pub awake_for: Duration,
+    /// `feed.standby`: what is done while another daemon is active.
+    pub standby: Standby,
+    /// `feed.check_interval_ms`: how often tables, triggers and functions are looked at.
+    pub check_interval: Duration,
     /// `feed.batch_rows_max`: rows taken from the feed in one transaction.
     pub batch_rows_max: usize,
 }
@@ -132,6 +138,13 @@ pub struct RollupConfig {
     pub retention_days: u32,
     /// `rollup.lag_ready_ms_max`: the daemon is not ready while it lags by more.
     pub lag_ready_max: Duration,
+}
+
+/// How the rollup is held against the raw rows while the daemon follows.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    /// `audit.interval_ms`: the pause between two samples; None: no audits.
+    pub interval: Option<Duration>,
 }
 
 /// What the log shows, and how.
@@ -265,12 +278,17 @@ impl Config {
                 poll_interval: ms("feed.poll_interval_ms")?,
                 awake_interval: ms("feed.awake_interval_ms")?,
                 awake_for: ms("feed.awake_for_ms")?,
+                standby: layers.text("feed.standby", str::parse::<Standby>)?,
+                check_interval: ms("feed.check_interval_ms")?,
                 batch_rows_max: layers.integer("feed.batch_rows_max")?,
             },
             rollup: RollupConfig {
                 flush_interval: ms("rollup.flush_interval_ms")?,
                 retention_days: layers.integer("rollup.retention_days")?,
                 lag_ready_max: ms("rollup.lag_ready_ms_max")?,
+            },
+            audit: AuditConfig {
+                interval: Some(ms("audit.interval_ms")?).filter(|interval| !interval.is_zero()),
             },
             log: LogConfig {
                 format: layers.text("log.format", str::parse::<LogFormat>)?,

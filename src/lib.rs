@@ -17,6 +17,7 @@ pub mod rollup;
 pub mod oracle;
 
 // Layer 3: the outside world: time, Postgres, what changed there, what we keep there.
+pub mod audit;
 pub mod clock;
 pub mod db;
 pub mod failpoint;

@@ -5,18 +5,14 @@
 //! restart would do it, and must then be what the raw rows of that point say. Nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use chrono_tz::Tz;
-
+use crate::audit::{Difference, kept_down_us, observed, raw_schedules};
 use crate::daemon::PointError;
-use crate::db::{Database, DbError, WallTime};
+use crate::db::{Database, DbError};
 use crate::feed::{Reading, Scope};
 use crate::ledger::Loaded;
-use crate::oracle::{self, RawInterval, RawStore};
+use crate::oracle::{self, RawStore};
 use crate::rollup::{FUTURE_MAX_US, Limits, Rollup};
-use crate::schedule::DEFAULT_ZONE;
-use crate::store::Status;
 use crate::time::{Span, Timestamp};
 
 /// Differences that are kept to be shown; all are counted.
@@ -40,31 +36,6 @@ pub struct Verdict {
     pub difference_count: usize,
 }
 
-/// One thing that is not what the raw rows say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The store.
-    pub store_id: String,
-    /// Start of the cell; None for what is not of a cell.
-    pub cell_start: Option<Timestamp>,
-    /// What differs.
-    pub what: &'static str,
-    /// As the raw rows have it.
-    pub expected: String,
-    /// As the rollup has it.
-    pub found: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.store_id.escape_debug())?;
-        if let Some(at) = self.cell_start {
-            write!(f, " {at}")?;
-        }
-        write!(f, " {}: expected {}, found {}", self.what, self.expected, self.found)
-    }
-}
-
 impl Verdict {
     fn differs(&mut self, difference: Difference) {
         self.difference_count += 1;
@@ -82,7 +53,7 @@ pub enum VerifyError {
     Point(#[from] PointError),
     /// There is no rollup that could be compared.
     #[error("there is no rollup to compare: {0}; start the daemon or run `uptally rebuild`")]
-    NoRollup(&'static str),
+    NoRollup(String),
 }
 
 impl From<DbError> for VerifyError {
@@ -175,23 +146,12 @@ fn compare(store: &RawStore, rollup: &Rollup, open: &OpenTable, verdict: &mut Ve
         return;
     };
     let grid = kept.grid;
-    let settled_to = kept.last.map(|o| grid.cell_end_after(o.at));
     let phase_us = oracle::grid_phase_us(store.zone);
     let cells = oracle::cells(store, grid.cell_us(), phase_us, Span::new(from, newest));
     let mut compared = 0;
     for (at, open_us, down_us) in cells {
         compared += 1;
-        let found = match (settled_to, kept.last) {
-            // After the last observation's cell nothing is kept: the last status holds.
-            (Some(settled_to), Some(last)) if at >= settled_to => {
-                if last.status == Status::Inactive {
-                    open_us
-                } else {
-                    0
-                }
-            }
-            _ => i64::from(kept.down_us(grid.cell_of(at))),
-        };
+        let found = kept_down_us(&kept, at, open_us);
         if found != down_us {
             differs(Some(at), "downtime in us", down_us.to_string(), found.to_string());
         }
@@ -241,45 +201,15 @@ async fn all_stores(reading: &Reading<'_>) -> Result<BTreeSet<String>, DbError> 
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Stores as the raw tables have them: not by way of the schedules and timelines that are to be verified.
+/// Stores as the raw tables have them, with all observations that count.
 async fn raw_stores(reading: &Reading<'_>, ids: &[String], now: Timestamp) -> Result<Vec<RawStore>, DbError> {
-    let mut stores: BTreeMap<String, RawStore> = ids
-        .iter()
-        .map(|id| {
-            let store = RawStore {
-                id: id.clone(),
-                zone: DEFAULT_ZONE,
-                hours: Vec::new(),
-                observations: Vec::new(),
-            };
-            (id.clone(), store)
-        })
-        .collect();
-    let transaction = reading.transaction();
-    let sql = "SELECT store_id, timezone_str FROM public.store_timezones WHERE store_id = ANY ($1)";
-    for row in transaction.query(sql, &[&ids]).await? {
-        if let Some(store) = stores.get_mut(row.try_get::<_, &str>(0)?) {
-            store.zone = row.try_get::<_, &str>(1)?.parse::<Tz>().unwrap_or(DEFAULT_ZONE);
-        }
-    }
-    let sql = "SELECT store_id, day, start_time_local, end_time_local FROM public.store_business_hours
-               WHERE store_id = ANY ($1)";
-    for row in transaction.query(sql, &[&ids]).await? {
-        if let Some(store) = stores.get_mut(row.try_get::<_, &str>(0)?) {
-            store.hours.push(RawInterval {
-                day: u8::try_from(row.try_get::<_, i16>(1)?).unwrap_or(0),
-                start_us: row.try_get::<_, WallTime>(2)?.0,
-                end_us: row.try_get::<_, WallTime>(3)?.0,
-            });
-        }
-    }
+    let mut stores = raw_schedules(reading, ids).await?;
     let limit = now.plus(FUTURE_MAX_US);
     let sql = "SELECT store_id, timestamp_utc, status FROM public.store_activity
                WHERE store_id = ANY ($1) AND timestamp_utc < $2";
-    for row in transaction.query(sql, &[&ids, &limit]).await? {
+    for row in reading.transaction().query(sql, &[&ids, &limit]).await? {
         if let Some(store) = stores.get_mut(row.try_get::<_, &str>(0)?) {
-            let status = row.try_get::<_, &str>(2)?.parse().unwrap_or(Status::Active);
-            store.observations.push((row.try_get(1)?, status));
+            store.observations.push(observed(&row, 1)?);
         }
     }
     Ok(stores.into_values().collect())

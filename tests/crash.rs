@@ -21,7 +21,7 @@ use support::{TestDatabase, state_dir, wait_for_guard, within};
 use tokio_postgres::Config;
 use uptally::clock::Clock;
 use uptally::cluster::{ClusterOptions, PrivateCluster, find_running};
-use uptally::daemon::{DaemonError, Settings};
+use uptally::daemon::{DaemonError, Settings, Standby};
 use uptally::feed::doorbell::{Doorbell, Wake};
 use uptally::feed::{Reading, Scope};
 use uptally::ledger::{Flush, FlushError, Ledger};
@@ -194,11 +194,14 @@ async fn a_second_daemon_refuses_while_the_first_one_lives() {
     let first = Following::start(&database, &clock, quick()).await;
     assert!(Doorbell::open(&database, Wake::Notify).await.unwrap().is_none());
     let impatient = Settings {
+        standby: Standby::Refuse,
         lead_patience: Duration::from_millis(300),
         ..quick()
     };
     let second = Following::launch(&database, &clock, impatient);
-    assert!(matches!(second.ended().await, Err(DaemonError::AnotherDaemon)));
+    assert!(
+        matches!(second.ended().await, Err(DaemonError::AnotherDaemon(leader)) if leader.contains("uptally doorbell, pid"))
+    );
 
     // A patient one takes over as soon as the first has gone.
     let third = Following::launch(&database, &clock, quick());
@@ -217,7 +220,11 @@ async fn a_fenced_daemon_cannot_write() {
     let server = TestDatabase::start().await;
     let (database, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
     fill(&client, 3).await;
-    let fenced = Following::start(&database, &clock, quick()).await;
+    let refuse = Settings {
+        standby: Standby::Refuse,
+        ..quick()
+    };
+    let fenced = Following::start(&database, &clock, refuse).await;
     let first: String = client
         .query_one("SELECT change_xid::text FROM public.store_activity LIMIT 1", &[])
         .await
@@ -251,9 +258,10 @@ async fn a_fenced_daemon_cannot_write() {
     let mut rollup = reading.rebuild(Limits::default(), NOW, 1_000, || ()).await.unwrap();
     let flush = Flush {
         dirty: rollup.take_dirty(),
+        replace: Some(reading.wiring().await.unwrap().marks().to_vec()),
         cursor: reading.finish(),
-        replace: true,
         drop_before: None,
+        audit: None,
     };
     assert!(matches!(old.flush(&flush).await, Err(FlushError::Fenced)));
     assert_eq!(contents().await, before);

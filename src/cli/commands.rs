@@ -94,7 +94,7 @@ async fn guard_lost(cluster: Option<&mut crate::cluster::PrivateCluster>) -> any
 
 /// Gives errors that are no failure of ours their exit code: another daemon, a private Postgres in use.
 fn explain(error: anyhow::Error) -> anyhow::Error {
-    if let Some(DaemonError::AnotherDaemon | DaemonError::Fenced) = error.downcast_ref::<DaemonError>() {
+    if let Some(DaemonError::AnotherDaemon(_) | DaemonError::Fenced) = error.downcast_ref::<DaemonError>() {
         return Refusal::new(Exit::TryAgain, error).into();
     }
     error
@@ -285,12 +285,14 @@ async fn rebuild_at(config: &Config, database: &Database) -> anyhow::Result<usiz
     let mut rollup = reading
         .rebuild(limits(config), now, config.feed.batch_rows_max, || ())
         .await?;
+    let wiring = reading.wiring().await?;
     let cursor = reading.finish();
     let flush = Flush {
         dirty: rollup.take_dirty(),
         cursor,
-        replace: true,
+        replace: Some(wiring.marks().to_vec()),
         drop_before: None,
+        audit: None,
     };
     ledger.flush(&flush).await?;
     Ok(rollup.stores())
@@ -390,6 +392,9 @@ fn service_options(config: &Config, listen: SocketAddr, access: Access) -> Servi
             awake_interval: config.feed.awake_interval,
             awake_for: config.feed.awake_for,
             batch_rows_max: config.feed.batch_rows_max,
+            standby: config.feed.standby,
+            audit_interval: config.audit.interval,
+            check_interval: config.feed.check_interval,
             flush_interval: config.rollup.flush_interval,
             limits: limits(config),
             lag_ready_max: config.rollup.lag_ready_max,

@@ -30,11 +30,14 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("feed.poll_interval_ms", integer(1_000, 10, 60_000)),
     Key::new("feed.awake_interval_ms", integer(2, 1, 1_000)),
     Key::new("feed.awake_for_ms", integer(250, 0, 60_000)),
+    Key::new("feed.standby", Text("wait")),
+    Key::new("feed.check_interval_ms", integer(10_000, 100, 60_000)),
     Key::new("feed.batch_rows_max", integer(4_000_000, 1_000, 100_000_000)),
     Key::new("rollup.flush_interval_ms", integer(1_000, 10, 60_000)),
     // The calendar week before last midnight reaches back 14 days, the zones add one on each side.
     Key::new("rollup.retention_days", integer(400, 16, 36_500)),
     Key::new("rollup.lag_ready_ms_max", integer(5_000, 10, 3_600_000)),
+    Key::new("audit.interval_ms", integer(10_000, 0, 3_600_000)),
     Key::new("log.format", Text("text")),
     Key::new("log.filter", Text("info")),
 ];

@@ -24,6 +24,20 @@ impl FromStr for Wake {
     }
 }
 
+pub use crate::daemon::Standby;
+
+impl FromStr for Standby {
+    type Err = ParseWordError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "wait" => Ok(Standby::Wait),
+            "refuse" => Ok(Standby::Refuse),
+            _ => Err(ParseWordError("expected wait or refuse")),
+        }
+    }
+}
+
 /// The form of log lines (`log.format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -61,6 +75,7 @@ mod tests {
             }
         }
         check::<Wake>(["notify", "poll"]);
+        check::<Standby>(["wait", "refuse"]);
         check::<LogFormat>(["text", "json"]);
         check::<Windows>(["calendar", "rolling"]);
         check::<ClosedTime>(["uptime", "excluded"]);

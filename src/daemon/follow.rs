@@ -1,18 +1,22 @@
 //! One session of following: from load or rebuild to shutdown or the loss of the database.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
+use super::flusher::Flusher;
+use super::lead::lead;
 use super::{DaemonError, Point, Request, Settings, Status, asked};
+use crate::audit::{Difference, OPENING_TIME, Sample};
 use crate::clock::Clock;
+use crate::db::wiring::Wiring;
 use crate::db::{Database, DbError, Session};
 use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
-use crate::ledger::{Flush, FlushError, Ledger, Loaded};
-use crate::rollup::Rollup;
+use crate::ledger::{Ledger, Loaded};
+use crate::rollup::{FUTURE_MAX_US, Rollup};
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
@@ -32,15 +36,18 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(20);
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// How often the listening session is asked whether it lives, and how long it may take to answer.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+/// The server must have begun to answer after this; else its process is frozen, and another session is taken.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A flush takes at most this part of the time, however slow it is: after one of 300 ms the next waits for
-/// fifty times as long, up to the maximum. Writers on the same disk pay for it; readers of the tables only see an older point.
-const FLUSH_PAUSE_FACTOR: u32 = 50;
-/// But the tables are never older than this, and what a restart reads again is bounded.
-const FLUSH_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often figures of the rollup are updated.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// A transaction of the follower may pause for so long between two questions, milliseconds: while it applies what it
+/// has read. The server ends the session of a daemon that is frozen for longer.
+const READ_IDLE_MAX_MS: u32 = 300_000;
+
+/// Differences of one audit that are logged; all are counted.
+const DRIFT_LOGGED_MAX: usize = 10;
 
 /// The state of one session.
 pub(super) struct Following<'a> {
@@ -51,21 +58,30 @@ pub(super) struct Following<'a> {
     /// The point that the rollup is at.
     cursor: Cursor,
     reader: Session,
+    /// The reader's process at the server.
+    reader_pid: i32,
     doorbell: Doorbell,
     flusher: Flusher,
-    heartbeat_due: Instant,
+    /// What the feed hangs on, as of a point at or before the cursor.
+    wiring: Wiring,
+    wiring_due: Instant,
+    audit_due: Instant,
+    /// What the next flush compares with the tables; of the cursor.
+    sample: Option<Sample>,
+    /// What drifted, and is to be recomputed with the next read.
+    heal: Heal,
+    gauges_due: Instant,
+    /// Who had the present read, and is to be answered with it.
+    asked: Option<Request>,
     /// The last look found rows, so the next one probably will.
     streaming: bool,
 }
 
-/// The ledger, at rest or flushing in a task of its own.
-struct Flusher {
-    ledger: Option<Ledger>,
-    flushing: Option<JoinHandle<(Ledger, Result<(), FlushError>)>>,
-    /// The next flush replaces everything.
-    replace: bool,
-    started: Instant,
-    due: Instant,
+/// What is to be recomputed from raw.
+#[derive(Debug, Default)]
+struct Heal {
+    stores: BTreeSet<String>,
+    all: bool,
 }
 
 /// Why a pause ended.
@@ -84,29 +100,36 @@ impl<'a> Following<'a> {
         status: &'a watch::Sender<Status>,
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
-        database.migrate_if_needed().await?;
+        // Whoever stands by changes nothing, not even the schema.
         let doorbell = lead(database, settings, status).await?;
         failpoint::hit("start.leading")?;
-        let ledger = Ledger::open(database).await?;
-        failpoint::hit("start.epoch_raised")?;
+        database.migrate_if_needed().await?;
         let mut reader = database.connect("uptally follower").await?;
         // Loading and rebuilding take as long as they take.
         reader
             .client
-            .batch_execute("SET statement_timeout = 0")
+            .batch_execute(&format!(
+                "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = {READ_IDLE_MAX_MS}"
+            ))
             .await
             .map_err(DbError::from)?;
+        let reader_pid = backend(&reader).await?;
+        // Asked before the epoch is raised: what cannot be followed is left alone.
+        sound(&Reading::start(&mut reader, Scope::Inputs).await?).await?;
+        let ledger = Ledger::open(database).await?;
+        failpoint::hit("start.epoch_raised")?;
         let reading = Reading::start(&mut reader, Scope::InputsAndRollup).await?;
+        let wiring = sound(&reading).await?;
         let now = clock.now();
         let (rollup, cursor, replace) = match Loaded::load(&reading, settings.limits, now).await? {
-            Ok(Loaded { rollup, cursor }) => (rollup, cursor, false),
+            Ok(Loaded { rollup, cursor }) => (rollup, cursor, None),
             Err(reason) => {
                 tracing::info!(reason, "the rollup is built from the raw rows");
                 status.send_modify(|status| status.stopped("building the rollup from the raw rows"));
                 let rollup = reading
                     .rebuild(settings.limits, now, settings.batch_rows_max, || ())
                     .await?;
-                (rollup, reading.cursor().clone(), true)
+                (rollup, reading.cursor().clone(), Some(wiring.marks().to_vec()))
             }
         };
         drop(reading);
@@ -114,7 +137,7 @@ impl<'a> Following<'a> {
         tracing::info!(
             stores = rollup.stores(),
             epoch = ledger.epoch(),
-            rebuilt = replace,
+            rebuilt = replace.is_some(),
             took = ?began.elapsed(),
             "the rollup is in memory"
         );
@@ -125,9 +148,16 @@ impl<'a> Following<'a> {
             rollup,
             cursor,
             reader,
+            reader_pid,
             doorbell,
             flusher: Flusher::new(ledger, replace),
-            heartbeat_due: Instant::now() + HEARTBEAT_EVERY,
+            wiring,
+            wiring_due: Instant::now() + settings.check_interval,
+            audit_due: Instant::now() + settings.audit_interval.unwrap_or_default(),
+            sample: None,
+            heal: Heal::default(),
+            gauges_due: Instant::now(),
+            asked: None,
             streaming: false,
         })
     }
@@ -144,7 +174,7 @@ impl<'a> Following<'a> {
             self.doorbell.wake_up().await?;
             let began = Instant::now();
             let mut rest = self.settings.awake_interval;
-            if self.read(requests, self.streaming).await? {
+            if self.read(requests, self.streaming, false).await? {
                 rest = rest.max((began.elapsed() * READ_PAUSE_FACTOR).min(READ_PAUSE_MAX));
                 awake_until = Instant::now() + self.settings.awake_for;
                 refused_pause = REFUSED_PAUSE_MIN;
@@ -182,67 +212,101 @@ impl<'a> Following<'a> {
     /// The look between getting the key and waiting for the bell.
     async fn read_before_sleep(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<bool, DaemonError> {
         failpoint::hit("sleep.granted")?;
-        self.read(requests, false).await
+        self.read(requests, false, false).await
+    }
+
+    /// Returns why, when the lead is lost.
+    pub fn lost(&self) -> impl Future<Output = DbError> + use<> {
+        self.doorbell.lost()
     }
 
     /// Brings the rollup to the present. True if there was something new. `expected`: something probably is, so that
-    /// asking first whether anything changed would only be one question more.
-    async fn read(&mut self, requests: &mut mpsc::Receiver<Request>, expected: bool) -> Result<bool, DaemonError> {
+    /// asking first whether anything changed would only be one question more. `audits`: takes a sample.
+    async fn read(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        expected: bool,
+        audits: bool,
+    ) -> Result<bool, DaemonError> {
         let began = Instant::now();
+        self.sample = None;
         let due = self.rollup.set_now(self.clock.now());
-        if due.is_empty() && !expected && feed::current(&self.reader.client).await? == self.cursor {
-            self.streaming = false;
-            self.is_current(began);
-            return Ok(false);
-        }
+        let checks = self.wiring_due <= began;
+        let expected = expected || audits || checks || self.heal.is_wanted() || !due.is_empty();
         let index = self.rollup.index();
-        let (reading, delta) = {
-            let (rollup, cursor) = (&mut self.rollup, &self.cursor);
-            let looking = Reading::look(&mut self.reader, cursor, &index);
-            tokio::pin!(looking);
-            // Reading a large delta takes a while and changes nothing: who asks gets the present.
-            let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
-            tokio::pin!(patience);
-            loop {
-                tokio::select! {
-                    biased;
-                    looked = &mut looking => break looked?,
-                    () = &mut patience, if !patience.is_elapsed() => {}
-                    Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, || Point { snapshot: rollup.snapshot(), cursor: cursor.clone() }),
-                }
+        if !expected {
+            let asking = feed::current(&self.reader.client);
+            let point = || point_of(&mut self.rollup, &self.cursor);
+            if attend(asking, &mut self.asked, requests, began, point, None).await? == self.cursor {
+                self.streaming = false;
+                self.is_current(began);
+                return Ok(false);
             }
-        };
+        }
+        // Reading a large delta takes a while and changes nothing: who asks gets the present.
+        let looking = Reading::look(&mut self.reader, &self.cursor, &index);
+        let point = || point_of(&mut self.rollup, &self.cursor);
+        // It may take long, and so may a table that somebody has locked.
+        let work = Some((&self.doorbell, self.reader_pid));
+        let (reading, mut delta) = attend(looking, &mut self.asked, requests, began, point, work).await?;
         failpoint::hit("read.looked")?;
+        if checks || delta.wants_rebuild() {
+            let wiring = sound(&reading).await?;
+            let touched = wiring.touched_since(self.wiring.marks());
+            if !touched.is_empty() {
+                tracing::warn!(
+                    touched = touched.join(", "),
+                    "what the feed hangs on was touched, and rows may have come unseen: all is read again"
+                );
+                metrics::counter!("uptally_feed_wiring_changes_total").increment(1);
+                delta.want_rebuild();
+            }
+            self.wiring = wiring;
+            self.wiring_due = began + self.settings.check_interval;
+        }
+        let heal = std::mem::take(&mut self.heal);
+        if heal.all {
+            delta.want_rebuild();
+        }
+        heal.stores.into_iter().for_each(|store_id| delta.recompute(store_id));
         let rows = delta.rows();
         let changed = !delta.is_empty();
         // Held while a large batch is applied, so that a request in the middle gets the point before it.
         let large = rows > SMALL_BATCH_ROWS || delta.has_invalidations();
-        let before = large.then(|| Point {
-            snapshot: self.rollup.snapshot(),
-            cursor: self.cursor.clone(),
-        });
+        let before = large.then(|| point_of(&mut self.rollup, &self.cursor));
         let pause = || {
             if let Some(before) = &before
                 && began.elapsed() > READ_PATIENCE
             {
-                while let Ok(request) = requests.try_recv() {
+                while let Some(request) = self.asked.take().or_else(|| requests.try_recv().ok()) {
                     answer(request, || before.clone());
                 }
             }
         };
         if delta.wants_rebuild() {
             tracing::info!("much changed at once: the rollup is built from the raw rows");
-            let now = self.clock.now();
+            // A clock that was put back moves nothing back.
+            let now = self.rollup.future_limit().plus(-FUTURE_MAX_US);
             self.rollup = reading
                 .rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause)
                 .await?;
-            self.flusher.replace = true;
+            self.flusher.replace(self.wiring.marks());
         } else {
             reading.apply(delta, due, &mut self.rollup, pause).await?;
         }
         failpoint::hit("read.applied")?;
+        let audit_began = Instant::now();
+        let sample = if audits {
+            Sample::take(&reading, &self.rollup).await?
+        } else {
+            None
+        };
         self.cursor = reading.finish();
         failpoint::hit("read.cursor_moved")?;
+        if let Some(sample) = sample {
+            self.audit(sample);
+            metrics::histogram!("uptally_audit_seconds").record(audit_began.elapsed());
+        }
         self.streaming = changed;
         self.is_current(began);
         failpoint::hit("read.published")?;
@@ -252,6 +316,33 @@ impl<'a> Following<'a> {
             metrics::histogram!("uptally_feed_read_seconds").record(began.elapsed());
         }
         Ok(changed)
+    }
+
+    /// Compares a sample of the cursor's point with memory; the next flush, of the same point, compares it with the
+    /// tables.
+    fn audit(&mut self, sample: Sample) {
+        metrics::counter!("uptally_audit_cells_total").increment(sample.cells() as u64);
+        let found = sample.against_memory(&self.rollup);
+        if found.is_empty() {
+            self.sample = Some(sample);
+        }
+        self.drifted(&found);
+    }
+
+    /// Tells of drift, and has the stores recomputed. Where some is, there may be more: the next audit is at once.
+    fn drifted(&mut self, found: &[Difference]) {
+        if found.is_empty() {
+            return;
+        }
+        metrics::counter!("uptally_audit_drift_total").increment(found.len() as u64);
+        for difference in found.iter().take(DRIFT_LOGGED_MAX) {
+            tracing::error!(%difference, "drift: the rollup was not what the raw rows say; the store is recomputed");
+        }
+        for difference in found {
+            self.heal.all |= difference.what == OPENING_TIME;
+            self.heal.stores.insert(difference.store_id.clone());
+        }
+        self.audit_due = Instant::now();
     }
 
     /// Memory is the database as it was at `at` or later.
@@ -273,11 +364,21 @@ impl<'a> Following<'a> {
         requests: &mut mpsc::Receiver<Request>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<Woken, DaemonError> {
+        if self.doorbell.is_closed() {
+            return Err(DbError::Unexpected("the listening session ended".to_owned()).into());
+        }
+        if let Some(interval) = self.settings.audit_interval
+            && self.audit_due <= Instant::now()
+            && self.flusher.is_free(&self.rollup)
+        {
+            self.audit_due = Instant::now() + interval;
+            self.read(requests, true, true).await?;
+        }
+        let sample = self.sample.take();
         self.flusher
-            .start_if_due(&mut self.rollup, &self.cursor, self.settings.flush_interval);
-        if self.heartbeat_due < Instant::now() {
-            self.doorbell.heartbeat(HEARTBEAT_PATIENCE).await?;
-            self.heartbeat_due = Instant::now() + HEARTBEAT_EVERY;
+            .start_if_due(&mut self.rollup, &self.cursor, self.settings.flush_interval, sample);
+        if self.gauges_due < Instant::now() {
+            self.gauges_due = Instant::now() + GAUGES_EVERY;
             self.gauges();
         }
         let rested = tokio::time::sleep(length);
@@ -289,8 +390,11 @@ impl<'a> Following<'a> {
                 Some(request) = requests.recv() => {
                     // What was committed before the question belongs into the answer. Looking does not need us awake:
                     // who writes meanwhile rings, and the bell stays rung.
-                    let changed = self.read(requests, true).await?;
-                    answer(request, || self.point());
+                    self.asked = Some(request);
+                    let changed = self.read(requests, true, false).await?;
+                    if let Some(request) = self.asked.take() {
+                        answer(request, || point_of(&mut self.rollup, &self.cursor));
+                    }
                     if changed {
                         return Ok(Woken::Rung);
                     }
@@ -301,16 +405,9 @@ impl<'a> Following<'a> {
                     }
                     return Ok(Woken::Rung);
                 }
-                flushed = self.flusher.finished() => flushed?,
+                found = self.flusher.finished() => self.drifted(&found?),
                 () = &mut rested => return Ok(Woken::Rested),
             }
-        }
-    }
-
-    fn point(&mut self) -> Point {
-        Point {
-            snapshot: self.rollup.snapshot(),
-            cursor: self.cursor.clone(),
         }
     }
 
@@ -325,28 +422,79 @@ impl<'a> Following<'a> {
     async fn flush_last(&mut self) -> Result<(), DaemonError> {
         self.flusher.wait().await?;
         failpoint::hit("stop.last_flush")?;
-        self.flusher.start(&mut self.rollup, &self.cursor);
+        self.flusher.start(&mut self.rollup, &self.cursor, None);
         self.flusher.wait().await?;
         Ok(())
     }
 }
 
-/// Opens the doorbell, and waits a while for another daemon to go.
-async fn lead(
-    database: &Database,
-    settings: Settings,
-    status: &watch::Sender<Status>,
-) -> Result<Doorbell, DaemonError> {
-    let began = Instant::now();
+/// The wiring at the point of a reading, if rows can be followed by it.
+async fn sound(reading: &Reading<'_>) -> Result<Wiring, DaemonError> {
+    let wiring = reading.wiring().await?;
+    match wiring.fault() {
+        Some(fault) => Err(DbError::Unexpected(fault).into()),
+        None => Ok(wiring),
+    }
+}
+
+impl Heal {
+    fn is_wanted(&self) -> bool {
+        self.all || !self.stores.is_empty()
+    }
+}
+
+/// The process that serves a session.
+async fn backend(session: &Session) -> Result<i32, DbError> {
+    let row = session
+        .client
+        .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+fn point_of(rollup: &mut Rollup, cursor: &Cursor) -> Point {
+    Point {
+        snapshot: rollup.snapshot(),
+        cursor: cursor.clone(),
+    }
+}
+
+/// Waits for an answer of the database; meanwhile, after a moment, whoever asks for a point gets the one before it.
+/// Gives up if the answer is late and the server is not even at work on it. `work`: who can tell, and the process that
+/// is to answer; None for a question that is never long.
+async fn attend<T>(
+    answer_of_database: impl Future<Output = Result<T, DbError>>,
+    asked: &mut Option<Request>,
+    requests: &mut mpsc::Receiver<Request>,
+    began: Instant,
+    mut point: impl FnMut() -> Point,
+    work: Option<(&Doorbell, i32)>,
+) -> Result<T, DaemonError> {
+    let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
+    let deadline = tokio::time::sleep_until((began + ANSWER_DEADLINE).into());
+    tokio::pin!(answer_of_database, patience, deadline);
     loop {
-        if let Some(doorbell) = Doorbell::open(database, settings.wake).await? {
-            return Ok(doorbell);
+        tokio::select! {
+            biased;
+            answered = &mut answer_of_database => return Ok(answered?),
+            () = &mut patience, if !patience.is_elapsed() => {
+                if let Some(request) = asked.take() {
+                    answer(request, &mut point);
+                }
+            }
+            Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, &mut point),
+            () = &mut deadline => {
+                let is_at_work = match work {
+                    Some((doorbell, reader_pid)) => doorbell.is_at_work(reader_pid).await?,
+                    None => false,
+                };
+                if !is_at_work {
+                    let why = format!("the database has not answered for {ANSWER_DEADLINE:?}");
+                    return Err(DbError::Unexpected(why).into());
+                }
+                deadline.as_mut().reset((Instant::now() + ANSWER_DEADLINE).into());
+            }
         }
-        status.send_modify(|status| status.stopped("another daemon is active on this database; waiting for it to go"));
-        if began.elapsed() > settings.lead_patience {
-            return Err(DaemonError::AnotherDaemon);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -354,75 +502,5 @@ fn answer(request: Request, point: impl FnOnce() -> Point) {
     // Whoever asked may have gone.
     if !request.is_closed() {
         let _ = request.send(point());
-    }
-}
-
-impl Flusher {
-    fn new(ledger: Ledger, replace: bool) -> Self {
-        Flusher {
-            ledger: Some(ledger),
-            flushing: None,
-            replace,
-            started: Instant::now(),
-            due: Instant::now(),
-        }
-    }
-
-    fn start_if_due(&mut self, rollup: &mut Rollup, cursor: &Cursor, interval: Duration) {
-        // Tables that are to be replaced hold nothing of worth: at once.
-        if (self.replace || (Instant::now() >= self.due && rollup.is_dirty())) && self.ledger.is_some() {
-            self.start(rollup, cursor);
-            self.due = self.started + interval;
-        }
-    }
-
-    fn start(&mut self, rollup: &mut Rollup, cursor: &Cursor) {
-        if !self.replace && !rollup.is_dirty() {
-            return;
-        }
-        let Some(mut ledger) = self.ledger.take() else { return };
-        self.started = Instant::now();
-        let drop_before = rollup.prune();
-        let flush = Flush {
-            dirty: rollup.take_dirty(),
-            cursor: cursor.clone(),
-            replace: std::mem::take(&mut self.replace),
-            drop_before,
-        };
-        let rows = flush.dirty.rows();
-        self.flushing = Some(tokio::spawn(async move {
-            let outcome = ledger.flush(&flush).await;
-            metrics::counter!("uptally_ledger_flushed_rows_total").increment(rows as u64);
-            (ledger, outcome)
-        }));
-    }
-
-    /// Returns when the flush that is under way is over; never if there is none.
-    async fn finished(&mut self) -> Result<(), DaemonError> {
-        match self.flushing.as_mut() {
-            None => std::future::pending().await,
-            Some(flushing) => {
-                let ended = flushing.await;
-                self.flushing = None;
-                let (ledger, outcome) =
-                    ended.map_err(|error| DbError::Unexpected(format!("a flush broke off: {error}")))?;
-                self.ledger = Some(ledger);
-                outcome?;
-                failpoint::hit("flush.known")?;
-                let took = self.started.elapsed();
-                metrics::histogram!("uptally_ledger_flush_seconds").record(took);
-                self.due = self
-                    .due
-                    .max(Instant::now() + (took * FLUSH_PAUSE_FACTOR).min(FLUSH_PAUSE_MAX));
-                Ok(())
-            }
-        }
-    }
-
-    async fn wait(&mut self) -> Result<(), DaemonError> {
-        if self.flushing.is_some() {
-            self.finished().await?;
-        }
-        Ok(())
     }
 }

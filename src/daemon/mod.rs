@@ -7,14 +7,16 @@
 //! Losing the database session throws memory away: it is loaded again from the ledger, whose rows and cursor
 //! belong together. That one rule covers crashes of the server, promotions and restores.
 
+mod flusher;
 mod follow;
 mod handle;
+mod lead;
 mod point;
 mod settings;
 
 pub use handle::{Handle, Status};
 pub use point::{Point, PointError, point};
-pub use settings::Settings;
+pub use settings::{Settings, Standby};
 
 use std::time::{Duration, Instant};
 
@@ -32,8 +34,10 @@ const REQUESTS_MAX: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// The log says at most so often that the database cannot be followed; the first tries come faster.
+/// The log says at most so often that the database cannot be followed, and why; less often while the reason
+/// stays the same.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+const TOLD_AGAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// Who has followed for so long starts again with the shortest pause. Measured from the end of loading, so that
 /// a flush that fails at once does not make a loop of loading.
@@ -42,9 +46,9 @@ const STEADY: Duration = Duration::from_secs(1);
 /// Why the daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// Another daemon holds the leader's lock.
-    #[error("another uptally daemon is active on this database")]
-    AnotherDaemon,
+    /// Another daemon holds the leader's lock: its name and pid.
+    #[error("another uptally daemon is active on this database ({0})")]
+    AnotherDaemon(String),
     /// Another daemon has taken over.
     #[error("another uptally daemon has taken over this database")]
     Fenced,
@@ -91,23 +95,30 @@ impl Daemon {
         (daemon, handle)
     }
 
-    /// Runs until `shutdown` says true; then flushes what is left. Database failures are waited out.
+    /// Runs until `shutdown` says true; then flushes what is left. Database failures are waited out, and so is another
+    /// daemon, unless the settings say otherwise.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), DaemonError> {
         let mut backoff = BACKOFF_MIN;
-        let mut told: Option<Instant> = None;
+        let mut told: Option<(String, Instant)> = None;
         loop {
-            let error = match self.live_once(&mut shutdown, &mut backoff).await {
-                Ok(()) => return Ok(()),
-                Err(DaemonError::Db(error)) => error,
-                Err(fatal) => return Err(fatal),
+            let Err(error) = self.live_once(&mut shutdown, &mut backoff).await else {
+                return Ok(());
             };
-            let pause = error.retry_after().unwrap_or(backoff);
-            // What is followed by a long pause is the last word for a while, so it is told in any case.
-            if pause >= TOLD_EVERY || told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
-                tracing::warn!(%error, retry_in = ?pause, "not following");
-                told = Some(Instant::now());
-            } else {
+            let pause = match &error {
+                DaemonError::Db(error) => error.retry_after().unwrap_or(backoff),
+                _ if self.settings.standby == Standby::Wait => backoff,
+                _ => return Err(error),
+            };
+            let text = error.to_string();
+            let is_told = told.as_ref().is_some_and(|(last, at)| {
+                let every = if *last == text { TOLD_AGAIN_EVERY } else { TOLD_EVERY };
+                at.elapsed() < every
+            });
+            if is_told {
                 tracing::debug!(%error, retry_in = ?pause, "not following");
+            } else {
+                tracing::warn!(%error, retry_in = ?pause, "not following");
+                told = Some((text, Instant::now()));
             }
             metrics::counter!("uptally_feed_restarts_total").increment(1);
             self.status.send_modify(|status| status.stopped(&error.to_string()));
@@ -130,7 +141,13 @@ impl Daemon {
             () = asked(shutdown) => return Ok(()),
         };
         let began = Instant::now();
-        let outcome = following.run(&mut self.requests, shutdown).await;
+        let lost = following.lost();
+        let outcome = tokio::select! {
+            biased;
+            outcome = following.run(&mut self.requests, shutdown) => outcome,
+            // Even in the middle of a long read.
+            error = lost => Err(error.into()),
+        };
         if began.elapsed() > STEADY {
             *backoff = BACKOFF_MIN;
         }
@@ -158,6 +175,27 @@ pub fn describe_metrics() {
         "From the start of such a look to its rows applied"
     );
     describe_counter!("uptally_feed_restarts_total", "Times that following had to start anew");
+    describe_counter!(
+        "uptally_feed_wiring_changes_total",
+        "Times that tables, triggers or functions were found touched and everything was read again"
+    );
+    describe_gauge!(
+        "uptally_feed_polls_only",
+        "1 while new rows are found by polling alone, by configuration or because notifications do not work"
+    );
+    describe_counter!(
+        "uptally_audit_cells_total",
+        "Cells that were recomputed from raw and compared"
+    );
+    describe_counter!(
+        "uptally_audit_drift_total",
+        "Differences that audits found, each logged and its store recomputed; anything but 0 is worth a report"
+    );
+    describe_histogram!(
+        "uptally_audit_seconds",
+        Seconds,
+        "Time that the follower spent on an audit"
+    );
     describe_counter!("uptally_feed_sleeps_total", "Times that the follower fell asleep");
     describe_gauge!(
         "uptally_feed_lag_seconds",

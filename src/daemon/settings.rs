@@ -5,6 +5,15 @@ use std::time::Duration;
 use crate::feed::doorbell::Wake;
 use crate::rollup::Limits;
 
+/// What a daemon does while another one is active on its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standby {
+    /// It waits, and takes over when the other one goes.
+    Wait,
+    /// It ends, after a while in which one that was just killed may still hold its lock.
+    Refuse,
+}
+
 /// Paces and bounds of the daemon.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -18,12 +27,18 @@ pub struct Settings {
     pub awake_for: Duration,
     /// Rows sorted in memory at once.
     pub batch_rows_max: usize,
+    /// It is looked at tables, triggers and functions so often at least.
+    pub check_interval: Duration,
+    /// Pause between two audits of a store against its raw rows; None: no audits.
+    pub audit_interval: Option<Duration>,
     /// Pause between two flushes at least.
     pub flush_interval: Duration,
     /// Bounds of the rollup.
     pub limits: Limits,
-    /// How long another daemon may take to go before we say that it is there: one that was just killed holds its lock
-    /// until the server has noticed.
+    /// What is done while another daemon is active.
+    pub standby: Standby,
+    /// How long another daemon may take to go before we refuse: one that was just killed holds its lock until the
+    /// server has noticed.
     pub lead_patience: Duration,
     /// Not ready when memory was not known to be the present for longer than this.
     pub lag_ready_max: Duration,
@@ -37,8 +52,11 @@ impl Default for Settings {
             awake_interval: Duration::from_millis(2),
             awake_for: Duration::from_millis(250),
             batch_rows_max: 4_000_000,
+            check_interval: Duration::from_secs(10),
+            audit_interval: Some(Duration::from_secs(10)),
             flush_interval: Duration::from_secs(1),
             limits: Limits::default(),
+            standby: Standby::Wait,
             lead_patience: Duration::from_secs(30),
             lag_ready_max: Duration::from_secs(5),
         }

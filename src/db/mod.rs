@@ -9,6 +9,7 @@ mod roles;
 mod schema;
 mod tls;
 mod types;
+pub mod wiring;
 
 pub use error::{DbError, LOGIN_PAUSE, LoginRefused};
 pub use parameters::{Parameters, ParametersError, TlsFiles};

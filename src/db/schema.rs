@@ -4,7 +4,7 @@ use refinery::Target;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::{Database, DbError};
+use super::{Database, DbError, wiring};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -55,6 +55,9 @@ impl Database {
                 &[&names],
             )
             .await?;
+        for mended in wiring::mend(client, &session.statements).await? {
+            tracing::warn!("mended: {mended}");
+        }
         client
             .execute("SELECT pg_catalog.pg_advisory_unlock($1)", &[&MIGRATION_LOCK])
             .await?;

@@ -10,8 +10,13 @@
 //! no snapshot decides anything, so isolation levels, savepoints and prepared transactions do not
 //! matter. The poll floor bounds the delay should a notification get lost all the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::IN_RECOVERY;
 use crate::db::{Database, DbError, Session};
 
 /// The key; `uptally.ring_doorbell` has the same number.
@@ -39,33 +44,130 @@ pub enum Sleep {
     Refused,
 }
 
+/// How often the session is asked whether it lives, and how long it may take to answer. So a connection that is broken
+/// without a word is noticed after ten seconds, whatever else the daemon is doing.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The server ends a session that was silent for so long, milliseconds: the heart of a daemon that is frozen does not
+/// beat, and neither its keys nor its place as the leader may be held for ever.
+const SILENCE_MAX_MS: u32 = 30_000;
+
+const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
+
+/// How long a test notification may take at the start.
+const ECHO_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The session that listens. It also holds the leader's lock, so that losing the session gives both up.
 #[derive(Debug)]
 pub struct Doorbell {
-    session: Session,
+    session: Arc<Session>,
     wake: Wake,
     asleep: bool,
+    /// Why the session is lost, once it is.
+    lost: watch::Receiver<Option<String>>,
+    heart: JoinHandle<()>,
 }
 
 impl Doorbell {
     /// Opens the session, listening and awake. None if another daemon is active on this database.
     pub async fn open(database: &Database, wake: Wake) -> Result<Option<Self>, DbError> {
+        let mut doorbell = Self::connect(database, wake).await?;
+        Ok(doorbell.try_to_lead(database).await?.then_some(doorbell))
+    }
+
+    /// Opens the session, and leaves it open who leads. Refuses a server in recovery: there, a running transaction reads as
+    /// committed, and nothing can be written.
+    pub async fn connect(database: &Database, wake: Wake) -> Result<Self, DbError> {
         let session = database.connect("uptally doorbell").await?;
-        let row = session
-            .client
-            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&LEADER_KEY])
+        let client = &session.client;
+        // Postgres 13 does not know the setting, and is not supported.
+        client
+            .batch_execute(&format!("SET idle_session_timeout = {SILENCE_MAX_MS}"))
             .await?;
-        if !row.try_get::<_, bool>(0)? {
-            return Ok(None);
+        let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?;
+        if row.try_get(0)? {
+            return Err(DbError::Unexpected(IN_RECOVERY.to_owned()));
         }
-        if wake == Wake::Notify {
-            session.client.batch_execute("LISTEN uptally").await?;
-        }
-        Ok(Some(Doorbell {
+        let session = Arc::new(session);
+        let (told, lost) = watch::channel(None);
+        let heart = tokio::spawn(beat(Arc::clone(&session), told));
+        Ok(Doorbell {
             session,
             wake,
             asleep: false,
-        }))
+            lost,
+            heart,
+        })
+    }
+
+    /// Takes the lead, if nobody has it, and listens.
+    pub async fn try_to_lead(&mut self, database: &Database) -> Result<bool, DbError> {
+        let client = &self.session.client;
+        let row = client
+            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&LEADER_KEY])
+            .await?;
+        if !row.try_get::<_, bool>(0)? {
+            return Ok(false);
+        }
+        self.listen(database).await?;
+        metrics::gauge!("uptally_feed_polls_only").set(f64::from(u8::from(self.wake == Wake::Poll)));
+        Ok(true)
+    }
+
+    /// Listens, and has another session ring to find out whether it is heard. If not, polling has to do.
+    ///
+    /// Refuses a pooler that lends its sessions to one client after the other: neither keys nor prepared statements
+    /// would be ours.
+    async fn listen(&mut self, database: &Database) -> Result<(), DbError> {
+        let client = &self.session.client;
+        let listening = match self.wake {
+            Wake::Notify => client.batch_execute("LISTEN uptally").await,
+            Wake::Poll => Ok(()),
+        };
+        let own = client.query_one(BACKEND, &[]).await?;
+        let echo = database.connect("uptally echo").await?;
+        let other = echo.client.query_one(BACKEND, &[]).await?;
+        if own.try_get::<_, i32>(0)? == other.try_get::<_, i32>(0)? {
+            return Err(DbError::Unexpected(
+                "a pooler lends one session of the database to several connections: connect to the server itself, or \
+                 let the pooler give every connection a session of its own"
+                    .to_owned(),
+            ));
+        }
+        if self.wake == Wake::Poll {
+            return Ok(());
+        }
+        let heard = async {
+            listening?;
+            // A full queue fails here. Writers would fail by it too; whom nobody listens to, they do not notify.
+            echo.client.batch_execute("NOTIFY uptally").await?;
+            tokio::time::timeout(ECHO_PATIENCE, self.session.notified.notified())
+                .await
+                .map_err(|_| {
+                    DbError::Unexpected(format!("a test notification did not arrive within {ECHO_PATIENCE:?}"))
+                })
+        };
+        let Err(why) = heard.await else { return Ok(()) };
+        tracing::warn!(%why, "notifications do not work: new rows are found by polling alone");
+        self.wake = Wake::Poll;
+        Ok(())
+    }
+
+    /// Who leads, for people. None: nobody that can be seen.
+    pub async fn leader(&self) -> Result<Option<String>, DbError> {
+        let sql = "SELECT l.pid, coalesce(nullif(a.application_name, ''), 'without a name'), a.client_addr::text
+                   FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+                   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                     AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                     AND (l.classid::bigint << 32 | l.objid::bigint) = $1
+                   LIMIT 1";
+        let Some(row) = self.session.client.query_opt(sql, &[&LEADER_KEY]).await? else {
+            return Ok(None);
+        };
+        let (pid, name): (i32, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let from = row.try_get::<_, Option<&str>>(2)?.map(|at| format!(" from {at}"));
+        Ok(Some(format!("{name}, pid {pid}{}", from.unwrap_or_default())))
     }
 
     /// Whether writers are to ring at all.
@@ -73,14 +175,31 @@ impl Doorbell {
         self.wake
     }
 
-    /// Whether the session is gone, and with it the leadership.
+    /// Whether the session is gone.
     pub fn is_closed(&self) -> bool {
         self.session.is_closed()
     }
 
+    /// Whether the server says that another session of ours has begun what it was asked. One whose process is frozen
+    /// has not.
+    pub async fn is_at_work(&self, pid: i32) -> Result<bool, DbError> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')";
+        Ok(self.session.client.query_one(sql, &[&pid]).await?.try_get(0)?)
+    }
+
+    /// Returns why, when the session is lost, and with it the leadership.
+    pub fn lost(&self) -> impl Future<Output = DbError> + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            let why = lost.wait_for(Option::is_some).await;
+            let why = why.ok().and_then(|why| why.clone());
+            DbError::Unexpected(why.unwrap_or_else(|| "the listening session ended".to_owned()))
+        }
+    }
+
     /// Tries to take the key. It must be followed by a read in a statement of its own.
     pub async fn fall_asleep(&mut self) -> Result<Sleep, DbError> {
-        let Session { client, statements, .. } = &self.session;
+        let Session { client, statements, .. } = &*self.session;
         let lock = statements
             .get(client, "SELECT pg_catalog.pg_try_advisory_lock($1)")
             .await?;
@@ -91,7 +210,7 @@ impl Doorbell {
     /// Gives the key back, before reading.
     pub async fn wake_up(&mut self) -> Result<(), DbError> {
         if self.asleep {
-            let Session { client, statements, .. } = &self.session;
+            let Session { client, statements, .. } = &*self.session;
             let unlock = statements
                 .get(client, "SELECT pg_catalog.pg_advisory_unlock($1)")
                 .await?;
@@ -105,13 +224,28 @@ impl Doorbell {
     pub async fn rung(&self) {
         self.session.notified.notified().await;
     }
+}
 
-    /// Asks the server whether it is still there.
-    pub async fn heartbeat(&self, patience: Duration) -> Result<(), DbError> {
-        let asked = self.session.client.batch_execute("");
-        tokio::time::timeout(patience, asked)
-            .await
-            .map_err(|_| DbError::Timeout(patience))??;
-        Ok(())
+impl Drop for Doorbell {
+    fn drop(&mut self) {
+        // It shares the session, which is to end with us.
+        self.heart.abort();
     }
+}
+
+/// Asks the server in its own pace whether the session is still there, until it is not.
+async fn beat(session: Arc<Session>, told: watch::Sender<Option<String>>) {
+    let mut every = tokio::time::interval(HEARTBEAT_EVERY);
+    let why = loop {
+        every.tick().await;
+        let asked = session.client.batch_execute("");
+        match tokio::time::timeout(HEARTBEAT_PATIENCE, asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => break format!("the listening session ended: {}", DbError::from(error)),
+            Err(_) => break format!("the listening session has not answered for {HEARTBEAT_PATIENCE:?}"),
+        }
+    };
+    told.send_replace(Some(why));
+    // Nobody may go on waiting for the bell.
+    session.notified.notify_one();
 }

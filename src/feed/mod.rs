@@ -22,6 +22,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use self::transaction::ReadTransaction;
+use crate::db::wiring::Wiring;
 use crate::db::{DbError, Session, Statements};
 use crate::rollup::{Observation, ReadBack, Rollup, StoreIndex, StoreNo};
 use crate::store::Status;
@@ -65,6 +66,9 @@ const ROWS: &str = "
     UNION ALL
     SELECT store_id, timestamp_utc, status FROM public.store_activity
     WHERE change_xid = ANY ($2::text[]::xid8[])";
+
+/// Said of a server in recovery.
+const IN_RECOVERY: &str = "the database is in recovery; only a primary can be followed";
 
 /// Which tables a reading looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +131,16 @@ impl Delta {
     /// Whether the rollup must be built anew instead of moved forward.
     pub fn wants_rebuild(&self) -> bool {
         self.everything
+    }
+
+    /// Has a store recomputed from the whole of its raw rows.
+    pub fn recompute(&mut self, store_id: String) {
+        self.rescheduled.insert(store_id);
+    }
+
+    /// From now on the rollup must be built anew.
+    pub fn want_rebuild(&mut self) {
+        self.everything = true;
     }
 
     fn decide(&mut self, stores: &StoreIndex) {
@@ -208,6 +222,11 @@ impl<'a> Reading<'a> {
     /// The session inside the transaction, for reading other tables at the same point.
     pub fn transaction(&self) -> &Client {
         &self.transaction
+    }
+
+    /// What the feed hangs on, at this point.
+    pub async fn wiring(&self) -> Result<Wiring, DbError> {
+        Wiring::read(&*self.transaction, self.statements).await
     }
 
     /// Ends the look. Nothing was written, so nobody has to wait for the server's word on it.
@@ -297,9 +316,7 @@ async fn point(transaction: &Client, statements: &Statements) -> Result<Cursor, 
     let row = transaction.query_one(&statement, &[]).await?;
     if row.try_get(1)? {
         // On a standby a running transaction reads as committed.
-        return Err(DbError::Unexpected(
-            "the database is a standby; only a primary can be followed".into(),
-        ));
+        return Err(DbError::Unexpected(IN_RECOVERY.to_owned()));
     }
     parse(row.try_get(0)?)
 }

@@ -5,6 +5,7 @@ use futures_util::{TryStreamExt, pin_mut};
 
 use super::{Identity, layout};
 use crate::db::DbError;
+use crate::db::wiring::Wiring;
 use crate::feed::{Cursor, Reading};
 use crate::rollup::{Limits, Observation, Rollup, StoreNo};
 use crate::schedule::{Schedule, WeeklyHours};
@@ -26,6 +27,8 @@ pub struct Checkpoint {
     pub newest: Option<Timestamp>,
     /// Whether earlier cells were dropped.
     pub truncated: bool,
+    /// Marks of the wiring that the rows were made over, see [`Wiring::marks`]; None: not known.
+    pub wiring: Option<Vec<String>>,
 }
 
 impl Checkpoint {
@@ -35,7 +38,7 @@ impl Checkpoint {
             .transaction()
             .query_one(
                 "SELECT cursor::text, layout, system_identifier, database_oid, activity_oid, timeline, covers_from,
-                        newest, truncated
+                        newest, truncated, wiring
                  FROM uptally.checkpoint",
                 &[],
             )
@@ -58,22 +61,30 @@ impl Checkpoint {
             covers_from: row.try_get(6)?,
             newest: row.try_get(7)?,
             truncated: row.try_get(8)?,
+            wiring: row.try_get(9)?,
         })
     }
 
     /// The cursor, if the rows may be continued from it; else why they must be made anew.
-    pub fn usable(&self, identity: &Identity, reading: &Reading<'_>) -> Result<&Cursor, &'static str> {
+    pub fn usable(&self, identity: &Identity, wiring: &Wiring, reading: &Reading<'_>) -> Result<&Cursor, String> {
         let Some(cursor) = &self.cursor else {
-            return Err("there is none yet");
+            return Err("there is none yet".to_owned());
         };
         if self.layout != layout() {
-            return Err("it was made by another version, or with other time zone data");
+            return Err("it was made by another version, or with other time zone data".to_owned());
         }
         if !self.identity.is_some_and(|made_in| made_in.continues(identity)) {
-            return Err("it was made in another database, or store_activity was made anew");
+            return Err("it was made in another database, or store_activity was made anew".to_owned());
         }
         if cursor.xmax() > reading.cursor().xmax() {
-            return Err("its cursor lies in the future: the database was restored");
+            return Err("its cursor lies in the future: the database was restored".to_owned());
+        }
+        let touched = wiring.touched_since(self.wiring.as_deref().unwrap_or_default());
+        if !touched.is_empty() {
+            return Err(format!(
+                "these were touched since it was made, and rows may have come unseen: {}",
+                touched.join(", ")
+            ));
         }
         Ok(cursor)
     }
@@ -95,17 +106,28 @@ impl Loaded {
         reading: &Reading<'_>,
         limits: Limits,
         now: Timestamp,
-    ) -> Result<Result<Loaded, &'static str>, DbError> {
+    ) -> Result<Result<Loaded, String>, DbError> {
         let checkpoint = Checkpoint::read(reading).await?;
         let identity = Identity::read(reading.transaction()).await?;
-        let cursor = match checkpoint.usable(&identity, reading) {
+        if let Some(made_in) = checkpoint.identity
+            && made_in.continues(&identity)
+            && made_in.timeline != identity.timeline
+        {
+            tracing::warn!(
+                from = made_in.timeline,
+                to = identity.timeline,
+                "the timeline changed: a server was promoted, or a backup restored; the rollup goes on from what it has"
+            );
+        }
+        let wiring = reading.wiring().await?;
+        let cursor = match checkpoint.usable(&identity, &wiring, reading) {
             Ok(cursor) => cursor.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
         let mut rollup = Rollup::new(limits, now);
         let cells_from = rollup.restore_bounds(checkpoint.covers_from, checkpoint.truncated, checkpoint.newest);
         if !load_schedules(reading, &mut rollup).await? {
-            return Ok(Err("it has a schedule that cannot be read"));
+            return Ok(Err("it has a schedule that cannot be read".to_owned()));
         }
         load_stores(reading, &mut rollup).await?;
         load_cells(reading, cells_from, &mut rollup).await?;

@@ -15,6 +15,7 @@ pub use load::{Checkpoint, Loaded};
 
 use tokio_postgres::Client;
 
+use crate::audit::Sample;
 use crate::db::{Database, DbError, Session};
 use crate::feed::Cursor;
 use crate::rollup::Dirty;
@@ -67,6 +68,10 @@ impl Identity {
     }
 }
 
+/// The server ends a flush whose daemon was frozen for so long in the middle of it, milliseconds: its locks would keep
+/// a successor waiting.
+const FLUSH_IDLE_MAX_MS: u32 = 30_000;
+
 /// Why a flush did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
@@ -91,10 +96,13 @@ pub struct Flush {
     pub dirty: Dirty,
     /// The point that they bring the tables to.
     pub cursor: Cursor,
-    /// Throw away what is there first.
-    pub replace: bool,
+    /// Throw away what is there first: the rollup was built from raw, over a wiring with these marks
+    /// ([`Wiring::marks`](crate::db::wiring::Wiring::marks)).
+    pub replace: Option<Vec<String>>,
     /// Cells before this instant fall out of retention.
     pub drop_before: Option<Timestamp>,
+    /// A store at the point of `cursor`, to be compared with the tables.
+    pub audit: Option<Sample>,
 }
 
 /// Asks the daemon that is active to build the rollup anew. Returns the transaction of the request.
@@ -133,7 +141,12 @@ impl Ledger {
     pub async fn open(database: &Database) -> Result<Self, DbError> {
         let session = database.connect("uptally ledger").await?;
         // A flush after a rebuild may take longer than a statement of a user.
-        session.client.batch_execute("SET statement_timeout = 0").await?;
+        session
+            .client
+            .batch_execute(&format!(
+                "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = {FLUSH_IDLE_MAX_MS}"
+            ))
+            .await?;
         let row = session
             .client
             .query_one(

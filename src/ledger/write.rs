@@ -4,6 +4,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
 use super::{Flush, FlushError, Identity, Ledger, layout};
+use crate::audit::Difference;
 use crate::db::{Session, Statements};
 use crate::failpoint;
 use crate::feed::Cursor;
@@ -14,8 +15,8 @@ use crate::time::{DAY_US, Timestamp};
 const ROWS_PER_STATEMENT: usize = 50_000;
 
 impl Ledger {
-    /// Writes a flush. Fails as a whole, and may be tried again as a whole.
-    pub async fn flush(&mut self, flush: &Flush) -> Result<(), FlushError> {
+    /// Writes a flush. Fails as a whole, and may be tried again as a whole. Returns what the audit found.
+    pub async fn flush(&mut self, flush: &Flush) -> Result<Vec<Difference>, FlushError> {
         failpoint::hit("flush.taken")?;
         self.make_months(&flush.dirty).await?;
         let (epoch, identity) = (self.epoch, self.identity);
@@ -26,7 +27,9 @@ impl Ledger {
         };
         let t = &writer;
         failpoint::hit("flush.begun")?;
-        if flush.replace {
+        if let Some(wiring) = &flush.replace {
+            t.execute("UPDATE uptally.checkpoint SET wiring = $1", &[wiring])
+                .await?;
             t.transaction
                 .batch_execute(
                     // In the order in which readers lock them.
@@ -54,13 +57,17 @@ impl Ledger {
         if !write_checkpoint(t, epoch, &identity, &flush.cursor, dirty).await? {
             return Err(FlushError::Fenced);
         }
+        let found = match &flush.audit {
+            Some(sample) => sample.against_tables(&writer.transaction, dirty.covers_from).await?,
+            None => Vec::new(),
+        };
         failpoint::hit("flush.before_commit")?;
         writer.transaction.commit().await?;
         failpoint::hit("flush.committed")?;
         if flush.drop_before.is_some() {
             self.months.clear();
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Partitions must exist before the transaction that fills them, or it would hold their locks.

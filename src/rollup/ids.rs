@@ -92,6 +92,11 @@ impl Ids {
         self.index.len()
     }
 
+    /// Numbers given so far.
+    pub fn numbers(&self) -> StoreNo {
+        StoreNo::try_from(self.names.len).unwrap_or(StoreNo::MAX)
+    }
+
     pub fn index(&self) -> &StoreIndex {
         &self.index
     }
@@ -111,7 +116,7 @@ impl Ids {
 
     /// Gives a new id the next number.
     pub fn add(&mut self, id: &str) -> StoreNo {
-        let store = StoreNo::try_from(self.names.len).unwrap_or(StoreNo::MAX);
+        let store = self.numbers();
         self.restore(store, id);
         store
     }

@@ -215,6 +215,16 @@ impl Rollup {
         }
     }
 
+    /// Every store's number is below this; some numbers may be of no store.
+    pub fn numbers(&self) -> StoreNo {
+        self.ids.numbers()
+    }
+
+    /// First instant of which memory holds every store's cells.
+    pub fn memory_from(&self) -> Timestamp {
+        self.memory_from
+    }
+
     /// Numbers by id; a clone stays current.
     pub fn index(&self) -> StoreIndex {
         self.ids.index().clone()
@@ -592,7 +602,8 @@ impl Rollup {
     }
 
     /// Observations from here on are held.
-    fn future_limit(&self) -> Timestamp {
+    /// Observations dated from here on do not count yet.
+    pub fn future_limit(&self) -> Timestamp {
         self.now.plus(FUTURE_MAX_US)
     }
 

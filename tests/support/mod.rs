@@ -11,6 +11,7 @@ pub mod forms;
 pub mod hunt;
 pub mod proxy;
 pub mod raw;
+pub mod replica;
 pub mod reporter;
 pub mod resources;
 pub mod serve;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use server::Server;
 use tempfile::TempDir;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 use uptally::db::Database;
 use uptally::report::Connect;
@@ -73,14 +75,34 @@ impl TestDatabase {
     }
 
     async fn on(server: Server) -> Self {
+        let this = Self::empty_on(server);
+        this.database().migrate().await.unwrap();
+        this
+    }
+
+    /// A database without tables on a server of its own.
+    pub fn start_empty_alone() -> Self {
+        Self::empty_on(Server::start(&[]))
+    }
+
+    fn empty_on(server: Server) -> Self {
         let connection = server.connection().clone();
-        let this = TestDatabase {
+        TestDatabase {
             url: server.url(connection.get_dbname().unwrap()),
             connection,
             server: Arc::new(server),
-        };
-        this.database().migrate().await.unwrap();
-        this
+        }
+    }
+
+    /// Another database without tables on the same server.
+    pub async fn another(&self, name: &str) -> Self {
+        let client = self.connect().await;
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        TestDatabase {
+            connection: self.connection.clone().dbname(name).clone(),
+            url: self.server.url(name),
+            server: Arc::clone(&self.server),
+        }
     }
 
     /// As the program reaches it.
@@ -101,6 +123,21 @@ impl TestDatabase {
     /// A session of the superuser with Postgres's own defaults.
     pub async fn connect(&self) -> Client {
         connect(&self.connection).await
+    }
+
+    /// A session of the superuser in another database of the same server.
+    pub async fn connect_to(&self, database: &str) -> Client {
+        connect(self.connection.clone().dbname(database)).await
+    }
+
+    /// Key and value pairs by which the server itself reaches one of its databases.
+    pub fn conninfo(&self, database: &str) -> String {
+        let [Host::Unix(socket)] = self.connection.get_hosts() else {
+            panic!("test servers have one socket");
+        };
+        let user = self.connection.get_user().unwrap();
+        let port = self.connection.get_ports().first().unwrap_or(&5432);
+        format!("host={} port={port} user={user} dbname={database}", socket.display())
     }
 
     /// A session of another role.

@@ -25,6 +25,8 @@ pub enum Weather {
     Slow(Duration),
     /// They pass one at a time.
     Crumbs,
+    /// They pass, but for notifications: as behind a pooler that has lent the listening session to somebody else.
+    Deaf,
     /// They vanish both ways, and so does the end of a connection: nobody is told anything. A connection that has lost
     /// bytes stays lost when the weather clears.
     BlackHole,
@@ -256,10 +258,15 @@ async fn pump_both(
         }
     };
     let down = async {
+        let mut notifications = Notifications::default();
         loop {
-            let piece = read_piece(&mut from_server, shared, name).await?;
+            let mut piece = read_piece(&mut from_server, shared, name).await?;
             if *lock(&mute) {
                 return Ok(());
+            }
+            let kept = notifications.without(&piece);
+            if shared.weather(name) == Weather::Deaf {
+                piece = kept;
             }
             write_piece(&mut to_client, &piece, shared, name).await?;
         }
@@ -295,7 +302,7 @@ async fn write_piece(
     name: &Connection,
 ) -> io::Result<()> {
     match shared.weather(name) {
-        Weather::Clear => to.write_all(piece).await,
+        Weather::Clear | Weather::Deaf => to.write_all(piece).await,
         Weather::BlackHole => std::future::pending().await,
         Weather::Slow(delay) => {
             tokio::time::sleep(delay + delay.mul_f64(fastrand::f64())).await;
@@ -349,6 +356,47 @@ impl Messages {
         self.is_started |= self.bytes.get(4..8) == Some(&STARTUP);
         let rest = self.bytes.split_off(length);
         Some(std::mem::replace(&mut self.bytes, rest))
+    }
+}
+
+/// A server's bytes, of which messages of type `A` can be left out. Without encryption all of its messages have a type.
+#[derive(Default)]
+struct Notifications {
+    /// The head of the message that the last piece ended in, as far as it came.
+    head: Vec<u8>,
+    /// Bytes of it that are still to come, and whether they are kept.
+    rest: usize,
+    is_kept: bool,
+}
+
+impl Notifications {
+    fn without(&mut self, mut piece: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::new();
+        while let Some(&byte) = piece.first() {
+            if self.rest > 0 {
+                let length = self.rest.min(piece.len());
+                let (part, after) = piece.split_at(length);
+                if self.is_kept {
+                    kept.extend_from_slice(part);
+                }
+                self.rest -= length;
+                piece = after;
+                continue;
+            }
+            self.head.push(byte);
+            piece = &piece[1..];
+            if let [kind, length @ ..] = self.head.as_slice()
+                && let Ok(length) = <[u8; 4]>::try_from(length)
+            {
+                self.rest = usize::try_from(u32::from_be_bytes(length)).unwrap() - 4;
+                self.is_kept = *kind != b'A';
+                if self.is_kept {
+                    kept.append(&mut self.head);
+                }
+                self.head.clear();
+            }
+        }
+        kept
     }
 }
 

@@ -75,6 +75,14 @@ impl Server {
         }
     }
 
+    /// Its directory goes with it.
+    pub fn keeping(self, state: TempDir) -> Self {
+        Server {
+            _temporary: Some(state),
+            ..self
+        }
+    }
+
     /// Ends it in order.
     pub fn down(&mut self) {
         self.running = None;

@@ -1,0 +1,117 @@
+//! A machine whose clock jumps: what is in the rollup stays, and reports are of the database's time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::check::{reports_are_right, verify_is_clean};
+use support::daemon::Following;
+use support::fixture::{NOW, fill};
+use support::{TestDatabase, within};
+use tokio_postgres::Client;
+use uptally::clock::Clock;
+use uptally::daemon::Settings;
+use uptally::report::{Archive, Limits, Registry, ReportRequest, Source};
+use uptally::time::{HOUR_US, MINUTE_US, SECOND_US, Timestamp};
+use uptally::window::{ClosedTime, Windows};
+
+fn quick() -> Settings {
+    Settings {
+        flush_interval: Duration::from_millis(20),
+        check_interval: Duration::from_millis(100),
+        ..Settings::default()
+    }
+}
+
+async fn cells(client: &Client) -> String {
+    let sql = "SELECT string_agg(d::text, ' ' ORDER BY d.store_no, d.cell_start) FROM uptally.rollup_down d
+               WHERE d.cell_start < '2023-11-08 10:00+00'";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_changes_no_bucket() {
+    let server = TestDatabase::start().await;
+    let (database, client) = (server.database(), server.connect().await);
+    let (clock, hand) = Clock::standing(NOW);
+    fill(&client, 10).await;
+    // Held until half an hour from now: it counts from an hour before its time.
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 13:47+00', 'inactive')")
+        .await
+        .unwrap();
+    let daemon = Following::start(&database, &clock, quick()).await;
+    let as_of = NOW.plus(-5 * MINUTE_US);
+    let report = async || {
+        let rendered = daemon
+            .handle
+            .render(Some(as_of), Windows::Rolling, ClosedTime::Excluded)
+            .await;
+        rendered.unwrap().csv
+    };
+    let (before, mut seen) = (report().await, NOW);
+    within(Duration::from_secs(5), "the first flush is done", async || {
+        client
+            .query_one("SELECT count(*) > 0 FROM uptally.rollup_down", &[])
+            .await
+            .unwrap()
+            .get(0)
+    })
+    .await;
+    let past = cells(&client).await;
+    for now in [NOW.plus(-HOUR_US), NOW.plus(HOUR_US), NOW.plus(-HOUR_US), NOW] {
+        hand.set(now);
+        seen = seen.max(now);
+        // Something to read and to flush, of a store that the report has, in a cell of its own.
+        client
+            .batch_execute("UPDATE public.store_activity SET status = status WHERE store_id = 'chicago'")
+            .await
+            .unwrap();
+        assert_eq!(report().await, before, "with a clock at {now}");
+        reports_are_right(&daemon.handle, &client, seen, as_of).await;
+        // Built anew under a clock that was put back, all the same.
+        client
+            .batch_execute("VACUUM FULL public.store_timezones")
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(report().await, before, "rebuilt with a clock at {now}");
+        reports_are_right(&daemon.handle, &client, seen, as_of).await;
+    }
+    daemon.stop().await;
+    assert_eq!(cells(&client).await, past);
+    verify_is_clean(&database, seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_are_of_the_databases_time() {
+    let server = TestDatabase::start().await;
+    let (database, client) = (server.database(), server.connect().await);
+    for skew_us in [-HOUR_US, HOUR_US] {
+        let (clock, _hand) = Clock::standing(Clock::System.now().plus(skew_us));
+        let daemon = Following::start(&database, &clock, quick()).await;
+        let files = tempfile::tempdir().unwrap();
+        let archive = Archive::open(files.path().to_str().unwrap()).unwrap();
+        let source = Arc::new(daemon.handle.clone());
+        let registry = Registry::new(source, archive, server.connector(), Limits::default());
+        let triggered = registry.trigger(ReportRequest::default()).await.unwrap();
+        let now: Timestamp = client.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
+        let ago_us = now.since(triggered.as_of.unwrap());
+        assert!(
+            (0..10 * SECOND_US).contains(&ago_us),
+            "{ago_us} us with a skew of {skew_us}"
+        );
+        within(Duration::from_secs(5), "the report is complete", async || {
+            client
+                .query_one("SELECT bool_and(state = 'complete') FROM public.reports", &[])
+                .await
+                .unwrap()
+                .get(0)
+        })
+        .await;
+        daemon.stop().await;
+    }
+}

@@ -1,0 +1,315 @@
+//! One active daemon: the others stand by and take over, whatever became of the first and of its sessions.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::check::{reports_are_right, verify_is_clean};
+use support::daemon::{Following, is_asleep};
+use support::fixture::{NOW, fill};
+use support::proxy::{Proxy, Weather};
+use support::serve::Serve;
+use support::{TestDatabase, database, state_dir, within};
+use tokio_postgres::Client;
+use uptally::clock::Clock;
+use uptally::daemon::{Settings, Standby};
+use uptally::report::Source;
+
+const PATIENCE: Duration = Duration::from_secs(8);
+const LEADER_KEY: &str = "8461811447271043955";
+const DOORBELL_KEY: &str = "8461811447271043954";
+const ROW: &str = "INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 12:00+00', 'inactive')
+    ON CONFLICT (store_id, timestamp_utc) DO UPDATE SET status = excluded.status";
+
+fn quick() -> Settings {
+    Settings {
+        flush_interval: Duration::from_millis(20),
+        ..Settings::default()
+    }
+}
+
+fn reason(daemon: &Following) -> String {
+    daemon.handle.readiness().err().unwrap_or_default()
+}
+
+async fn pid_of(client: &Client, name: &str) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()";
+    client.query_one(sql, &[&name]).await.unwrap().get(0)
+}
+
+async fn epoch(client: &Client) -> i64 {
+    client
+        .query_one("SELECT epoch FROM uptally.checkpoint", &[])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+#[tokio::test]
+async fn a_second_daemon_stands_by_and_takes_over() {
+    let server = TestDatabase::start().await;
+    let (database, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let first = Following::start(&database, &clock, quick()).await;
+    let led = epoch(&client).await;
+    let second = Following::launch(&database, &clock, quick());
+    within(PATIENCE, "the second stands by", async || {
+        reason(&second).starts_with("standby: another daemon is active on this database (uptally doorbell, pid ")
+    })
+    .await;
+    assert!(second.handle.coverage().is_none(), "it would take reports");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(epoch(&client).await, led, "a daemon that stands by writes nothing");
+    first.kill().await;
+    let gone = Instant::now();
+    within(PATIENCE, "the second follows", async || {
+        second.handle.readiness().is_ok()
+    })
+    .await;
+    println!("taken over after {:?}", gone.elapsed());
+    assert!(gone.elapsed() < Duration::from_secs(3));
+    client.batch_execute(ROW).await.unwrap();
+    reports_are_right(&second.handle, &client, NOW, NOW).await;
+    second.stop().await;
+    verify_is_clean(&database, NOW).await;
+}
+
+/// The first loses its listening session and is not told; the second takes over; the first goes on and finds out at its
+/// next flush.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_brain_ends_at_the_next_flush() {
+    let server = TestDatabase::start().await;
+    let (direct, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let proxy = Proxy::start(server.connection()).await;
+    let first = Following::start(&database(&proxy.connection()), &clock, quick()).await;
+    let second = Following::launch(&direct, &clock, quick());
+    within(PATIENCE, "the second stands by", async || {
+        reason(&second).contains("standby")
+    })
+    .await;
+    let listening: i32 = client
+        .query_one(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = ($1::text::bigint & 4294967295)::oid
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            &[&LEADER_KEY],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    proxy.set_for("uptally doorbell", Weather::BlackHole);
+    client
+        .execute("SELECT pg_terminate_backend($1)", &[&listening])
+        .await
+        .unwrap();
+    within(PATIENCE, "the second follows", async || {
+        second.handle.readiness().is_ok()
+    })
+    .await;
+    // Both see it; only one may write it. The first is fenced, or has found its session dead before.
+    client.batch_execute(ROW).await.unwrap();
+    proxy.set(Weather::Clear);
+    within(Duration::from_secs(12), "the first stands by", async || {
+        reason(&first).contains("standby") || reason(&first).contains("taken over")
+    })
+    .await;
+    assert!(first.handle.status().following.is_err() && second.handle.status().following.is_ok());
+    reports_are_right(&second.handle, &client, NOW, NOW).await;
+    second.stop().await;
+    within(PATIENCE, "the first follows again", async || {
+        first.handle.readiness().is_ok()
+    })
+    .await;
+    reports_are_right(&first.handle, &client, NOW, NOW).await;
+    first.stop().await;
+    verify_is_clean(&direct, NOW).await;
+}
+
+/// Bytes vanish both ways and nobody is told: the heartbeat notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_open_connection_is_noticed_within_ten_seconds() {
+    let server = TestDatabase::start().await;
+    let (client, clock) = (server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let proxy = Proxy::start(server.connection()).await;
+    let mut daemon = Following::start(&database(&proxy.connection()), &clock, quick()).await;
+    within(PATIENCE, "it sleeps", async || is_asleep(&client).await).await;
+    proxy.set_for("uptally doorbell", Weather::BlackHole);
+    let began = Instant::now();
+    client.batch_execute(ROW).await.unwrap();
+    within(Duration::from_secs(10), "it is noticed", async || {
+        daemon.handle.status().following.is_err()
+    })
+    .await;
+    println!("noticed after {:?}: {}", began.elapsed(), reason(&daemon));
+    proxy.set(Weather::Clear);
+    // The server still takes the old session for alive; it ends it by itself after 30 s of silence. Not to wait so long:
+    client
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'uptally doorbell'",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!(daemon.handle.following().await);
+    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+    daemon.stop().await;
+}
+
+/// A process of the server that is frozen: the one that serves the reads, then the one that listens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_process_is_replaced_and_reports_are_answered_meanwhile() {
+    let server = TestDatabase::start().await;
+    let (database, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let daemon = Following::start(&database, &clock, quick()).await;
+    // A process that is frozen in the middle of something may hold what all others need; an idle one holds nothing.
+    within(PATIENCE, "it sleeps", async || is_asleep(&client).await).await;
+    let frozen = Pid::from_raw(pid_of(&client, "uptally follower").await).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    let began = Instant::now();
+    let point = tokio::time::timeout(Duration::from_secs(1), daemon.handle.point()).await;
+    assert!(point.expect("it answers within a second").is_some());
+    within(Duration::from_secs(12), "it is noticed", async || {
+        daemon.handle.status().following.is_err()
+    })
+    .await;
+    println!("noticed after {:?}: {}", began.elapsed(), reason(&daemon));
+    within(PATIENCE, "it follows by another session", async || {
+        daemon.handle.readiness().is_ok()
+    })
+    .await;
+    kill_process(frozen, Signal::CONT).unwrap();
+    client.batch_execute(ROW).await.unwrap();
+    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+    daemon.stop().await;
+    verify_is_clean(&database, NOW).await;
+}
+
+/// Keys of ours in the hands of a stranger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_with_our_keys_costs_speed_at_most() {
+    let server = TestDatabase::start().await;
+    let (database, client, clock) = (server.database(), server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let stranger = server.connect().await;
+    let mut daemon = Following::start(&database, &clock, quick()).await;
+    for lock in ["pg_advisory_lock_shared", "pg_advisory_lock"] {
+        within(PATIENCE, "the stranger has the key", async || {
+            let sql = format!("SELECT pg_try_{}({DOORBELL_KEY})", &lock[3..]);
+            stranger.query_one(&sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+        // It cannot fall asleep: it polls, in pauses of up to 50 ms.
+        let looks = async || -> i64 {
+            let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+            client.query_one(sql, &[]).await.unwrap().get(0)
+        };
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let before = looks().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let looked = looks().await - before;
+        println!("{lock}: {looked} transactions in a second");
+        assert!(looked < 300, "a busy loop");
+        client.batch_execute(ROW).await.unwrap();
+        reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+        stranger.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    }
+    // The leader's key: the daemon says who has it.
+    daemon.stop().await;
+    stranger
+        .batch_execute(&format!(
+            "SET application_name = 'a curious script'; SELECT pg_advisory_lock({LEADER_KEY})"
+        ))
+        .await
+        .unwrap();
+    daemon = Following::launch(&database, &clock, quick());
+    within(PATIENCE, "it names the stranger", async || {
+        reason(&daemon).contains("a curious script, pid")
+    })
+    .await;
+    let refusing = Settings {
+        standby: Standby::Refuse,
+        lead_patience: Duration::from_millis(100),
+        ..quick()
+    };
+    let refused = Following::launch(&database, &clock, refusing).ended().await;
+    assert!(refused.unwrap_err().to_string().contains("a curious script, pid"));
+    stranger.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    within(PATIENCE, "it follows", async || daemon.handle.readiness().is_ok()).await;
+    daemon.stop().await;
+}
+
+/// Where notifications do not arrive, the daemon finds out at its start and looks for rows by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_notifications_it_polls() {
+    let server = TestDatabase::start().await;
+    let (client, clock) = (server.connect().await, Clock::standing(NOW).0);
+    fill(&client, 3).await;
+    let proxy = Proxy::start(server.connection()).await;
+    proxy.set(Weather::Deaf);
+    let settings = Settings {
+        poll_interval: Duration::from_millis(200),
+        ..quick()
+    };
+    let daemon = Following::start(&database(&proxy.connection()), &clock, settings).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!is_asleep(&client).await, "it waits for a bell that it cannot hear");
+    let before = daemon.stores_seen();
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('new', '2023-11-08 11:00+00', 'inactive')")
+        .await
+        .unwrap();
+    within(PATIENCE, "it is found by polling", async || {
+        daemon.stores_seen() > before
+    })
+    .await;
+    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+    daemon.stop().await;
+    verify_is_clean(&server.database(), NOW).await;
+}
+
+/// A daemon that is frozen for long: the server ends its silent session, and with it keys and lead are free. Takes longer
+/// than the others: the server waits for 30 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "35 s"]
+async fn a_frozen_daemon_loses_its_keys() {
+    let server = TestDatabase::start().await;
+    let (client, state) = (server.connect().await, state_dir());
+    fill(&client, 3).await;
+    let mut serve = Serve::spawn(state.path(), Some(server.url()));
+    serve.wait_until_ready();
+    within(PATIENCE, "it sleeps", async || is_asleep(&client).await).await;
+    serve.signal(Signal::STOP);
+    let frozen = Instant::now();
+    within(
+        Duration::from_secs(36),
+        "the server ends the silent session",
+        async || {
+            let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            let held: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+            held == 0
+        },
+    )
+    .await;
+    println!("keys free {:?} after the daemon froze", frozen.elapsed());
+    client.batch_execute(ROW).await.unwrap();
+    let usage: f64 = client
+        .query_one("SELECT pg_notification_queue_usage()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert!(usage < 0.001, "{usage}");
+    let successor = Following::start(&server.database(), &Clock::System, quick()).await;
+    serve.signal(Signal::CONT);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    reports_are_right(&successor.handle, &client, Clock::System.now(), NOW).await;
+    successor.stop().await;
+    serve.wait_until_ready();
+    serve.kill();
+    verify_is_clean(&server.database(), Clock::System.now()).await;
+}
