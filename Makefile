@@ -36,11 +36,12 @@ DAEMON_KILLS ?= 500
 POSTGRES_KILLS ?= 100
 TERMINATIONS ?= 5000
 WAKEUPS ?= 100000
+FAILOVERS ?= 50
 
-chaos-figures: ## single faults in large numbers, about two hours; DAEMON_KILLS=500 POSTGRES_KILLS= TERMINATIONS= WAKEUPS=
+chaos-figures: ## single faults in large numbers, about two hours; DAEMON_KILLS=500 POSTGRES_KILLS= TERMINATIONS= WAKEUPS= FAILOVERS=
 	@scripts/ensure-postgres
 	SEED=$(SEED) DAEMON_KILLS=$(DAEMON_KILLS) POSTGRES_KILLS=$(POSTGRES_KILLS) TERMINATIONS=$(TERMINATIONS) \
-		WAKEUPS=$(WAKEUPS) MINUTES=$(MINUTES) $(CHAOS)
+		WAKEUPS=$(WAKEUPS) FAILOVERS=$(FAILOVERS) MINUTES=$(MINUTES) $(CHAOS)
 
 fuzz: ## every fuzz target for FUZZ_SECONDS=60, or TARGET=histories alone
 	scripts/fuzz

@@ -60,8 +60,10 @@ async fn no_wake_up_is_lost() {
 #[tokio::test]
 async fn it_rings_once_when_asleep_and_not_under_a_steady_stream() {
     let server = TestDatabase::start().await;
-    let (client, bell) = (server.connect().await, listener(&server).await);
+    let client = server.connect().await;
     let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings()).await;
+    // From here on: a daemon that starts rings once itself, to find out whether it is heard.
+    let bell = listener(&server).await;
     sleeps(&client).await;
     assert!(!rang(&bell).await);
     client.execute(INSERT, &[&"0", &NOW]).await.unwrap();
@@ -89,9 +91,10 @@ async fn it_rings_once_when_asleep_and_not_under_a_steady_stream() {
 async fn a_statement_of_no_rows_writes_nothing_and_leaves_the_follower_asleep() {
     let server = TestDatabase::start().await;
     let mut client = server.connect().await;
-    let (bell, other) = (listener(&server).await, server.connect().await);
+    let other = server.connect().await;
     fill(&client, 2).await;
     let daemon = Following::start(&server.database(), &Clock::standing(NOW).0, settings()).await;
+    let bell = listener(&server).await;
     for sql in [
         "UPDATE public.store_activity SET status = 'active' WHERE store_id = 'nobody'",
         "UPDATE public.store_activity SET store_id = 'somebody' WHERE false",

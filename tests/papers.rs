@@ -133,30 +133,35 @@ fn every_rule_and_promise_says_where_it_lives() {
     let promises = rows(&section(&architecture, "## Where each promise lives"));
     let listed: Vec<String> = table.iter().map(|row| row[0].clone()).collect();
     assert_eq!(listed, rules, "one line for each rule, in the model's order");
+    let faults = rows(&section(&read("docs/reliability.md"), "## Faults"));
     let mut wrong = String::new();
-    for row in table.iter().chain(&promises) {
-        for (cell, tested) in [(&row[1], false), (&row[2], true)] {
-            // `file` `item` `item`; `file` `item`
-            let mut file = None;
-            for span in spans(cell) {
-                if span.contains('/') {
-                    file = Some(read(&span));
-                    continue;
-                }
-                let item = span.rsplit("::").next().unwrap();
-                let text = file.as_deref().expect("a file comes first");
-                let found = if tested {
-                    text.contains(&format!("fn {item}("))
-                } else {
-                    defines(text, item)
-                };
-                if !found {
-                    writeln!(wrong, "{}: no {span}", row[0]).unwrap();
-                }
+    let implemented = table.iter().chain(&promises).map(|row| (row, &row[1], false));
+    let tested = table
+        .iter()
+        .chain(&promises)
+        .chain(&faults)
+        .map(|row| (row, &row[2], true));
+    for (row, cell, tested) in implemented.chain(tested) {
+        // `file` `item` `item`; `file` `item`
+        let mut file = None;
+        for span in spans(cell) {
+            if span.contains('/') {
+                file = Some(read(&span));
+                continue;
             }
-            if file.is_none() {
-                writeln!(wrong, "{}: a cell names no file", row[0]).unwrap();
+            let item = span.rsplit("::").next().unwrap();
+            let text = file.as_deref().expect("a file comes first");
+            let found = if tested {
+                text.contains(&format!("fn {item}("))
+            } else {
+                defines(text, item)
+            };
+            if !found {
+                writeln!(wrong, "{}: no {span}", row[0]).unwrap();
             }
+        }
+        if file.is_none() {
+            writeln!(wrong, "{}: a cell names no file", row[0]).unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");

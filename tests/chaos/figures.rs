@@ -11,6 +11,7 @@ use uptally::time::HOUR_US;
 use crate::support::check::{reports_are_right, verify_is_clean};
 use crate::support::daemon::Following;
 use crate::support::hunt::{Hunt, hunt};
+use crate::support::replica::fail_over;
 use crate::support::reporter::Reporter;
 use crate::support::writers::Writers;
 use crate::support::{TestDatabase, within};
@@ -23,14 +24,16 @@ pub enum Figure {
     PostgresKills,
     Terminations,
     Wakeups,
+    Failovers,
 }
 
 /// All of them, by the variable that says how many.
-pub const ALL: [(&str, Figure); 4] = [
+pub const ALL: [(&str, Figure); 5] = [
     ("DAEMON_KILLS", Figure::DaemonKills),
     ("POSTGRES_KILLS", Figure::PostgresKills),
     ("TERMINATIONS", Figure::Terminations),
     ("WAKEUPS", Figure::Wakeups),
+    ("FAILOVERS", Figure::Failovers),
 ];
 
 /// Databases that runs in which most of the time is waiting use at once.
@@ -45,6 +48,7 @@ impl Figure {
             Figure::PostgresKills => postgres_kills(count, seed).await,
             Figure::Terminations => terminations(count, seed).await,
             Figure::Wakeups => wakeups(count, seed).await,
+            Figure::Failovers => failovers(count, seed).await,
         };
         println!(
             "FIGURE {line}; drift 0; seed {seed}; {:.0} s",
@@ -188,4 +192,12 @@ async fn wakeups(count: u64, seed: u64) -> String {
         "{} wake-up rounds with polling off, {} rows, {} listening sessions ended; 0 lost; slowest {:.0?}",
         all.rounds, all.rows, all.ended, all.slowest
     )
+}
+
+/// The primary is killed under writers, its standby promoted; every second time with synchronous replication.
+async fn failovers(count: u64, seed: u64) -> String {
+    for n in 0..count {
+        fail_over(seed.wrapping_add(n), n % 2 == 0).await;
+    }
+    format!("{count} failovers to a promoted standby, every second one synchronous; 0 missed, doubled or phantom rows")
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `SEED` | repeats a run as far as the machine's timing allows; a new one by default |
 //! | `MINUTES` | length of the soak (10, or none if a figure is asked for) |
-//! | `DAEMON_KILLS`, `POSTGRES_KILLS`, `TERMINATIONS`, `WAKEUPS` | how many; each prints one line |
+//! | `DAEMON_KILLS`, `POSTGRES_KILLS`, `TERMINATIONS`, `WAKEUPS`, `FAILOVERS` | how many; each prints one line |
 //!
 //! Exit code 0: no drift, and everything came back; 1: something is wrong, and the last lines say what.
 
