@@ -84,7 +84,7 @@ pub async fn verify(
         keep_from: Some(Timestamp::MIN),
         ..limits
     };
-    let loaded = Loaded::load(&reading, limits, now).await?;
+    let loaded = Loaded::load_untrusted(&reading, limits, now).await?;
     let Loaded { mut rollup, cursor } = loaded.map_err(VerifyError::NoRollup)?;
     let mut open = OpenTable::read(&reading).await?;
     let rebuilt = reading

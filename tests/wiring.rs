@@ -15,6 +15,8 @@ use uptally::daemon::Settings;
 use uptally::db::Session;
 use uptally::db::wiring::Wiring;
 use uptally::report::Source;
+use uptally::rollup::Limits;
+use uptally::verify::verify;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -253,6 +255,9 @@ async fn what_happens_while_no_daemon_runs_is_noticed_at_the_next_start() {
         ))
         .await
         .unwrap();
+    // What came unseen is drift until then, and no reason for `verify` to refuse.
+    let verdict = verify(&database, Limits::default(), NOW, 4_000_000).await.unwrap();
+    assert!(verdict.difference_count > 0);
     // As after pg_restore --disable-triggers: all on again, but not ALWAYS.
     let mut daemon = Following::launch(&database, &clock, quick());
     within(PATIENCE, "it does not follow", async || {

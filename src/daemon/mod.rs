@@ -111,8 +111,10 @@ impl Daemon {
             };
             let text = error.to_string();
             let is_told = told.as_ref().is_some_and(|(last, at)| {
+                // What is followed by a long pause is the last word for a while, so it is told, once.
+                let is_last_word = pause >= TOLD_EVERY;
                 let every = if *last == text { TOLD_AGAIN_EVERY } else { TOLD_EVERY };
-                at.elapsed() < every
+                at.elapsed() < every && (*last == text || !is_last_word)
             });
             if is_told {
                 tracing::debug!(%error, retry_in = ?pause, "not following");
