@@ -170,14 +170,6 @@ async fn render(config: &Config, database: &Database) -> anyhow::Result<Vec<u8>>
         AsOf::Latest => newest.unwrap_or(now),
         AsOf::At(as_of) => as_of,
     };
-    let (earliest, latest) = (
-        point.snapshot.earliest_as_of(),
-        newest.map_or(now, |newest| newest.max(now)),
-    );
-    anyhow::ensure!(
-        (earliest..=latest).contains(&as_of),
-        "expected --as-of from {earliest} to {latest}, found {as_of}"
-    );
     if !point.snapshot.reaches(as_of) {
         // Rows were deleted, and the newest that is left lies before what was loaded.
         let limits = Limits {
@@ -186,6 +178,14 @@ async fn render(config: &Config, database: &Database) -> anyhow::Result<Vec<u8>>
         };
         point = daemon::point(database, limits, now, config.feed.batch_rows_max).await?;
     }
+    let (earliest, latest) = (
+        point.snapshot.earliest_as_of(),
+        newest.map_or(now, |newest| newest.max(now)),
+    );
+    anyhow::ensure!(
+        (earliest..=latest).contains(&as_of),
+        "expected --as-of from {earliest} to {latest}, found {as_of}"
+    );
     let csv = csv::render(&point.snapshot, as_of, config.report.windows, config.report.closed)?;
     Ok(csv.to_vec())
 }

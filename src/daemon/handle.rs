@@ -119,13 +119,7 @@ impl Handle {
         stage("point", asked);
         let now = self.clock.now();
         let as_of = as_of.or(point.snapshot.newest()).unwrap_or(now);
-        let coverage = Coverage {
-            earliest: point.snapshot.earliest_as_of(),
-            latest: latest(now, point.snapshot.newest()),
-        };
-        if as_of < coverage.earliest {
-            return Err(RenderError::NotCovered { as_of, coverage });
-        }
+        covered(&point, as_of, now)?;
         if !point.snapshot.reaches(as_of) {
             let limits = Limits {
                 keep_from: Some(as_of.plus(-WINDOW_REACH_US)),
@@ -133,6 +127,8 @@ impl Handle {
             };
             let past = super::point(&self.database, limits, now, self.settings.batch_rows_max).await;
             point = past.map_err(|error| RenderError::Failed(error.to_string()))?;
+            // A flush in between may have moved the ledger's retention on.
+            covered(&point, as_of, now)?;
         }
         let Point { snapshot, cursor } = point;
         let stores = u64::try_from(snapshot.len()).unwrap_or(u64::MAX);
@@ -149,6 +145,19 @@ impl Handle {
             cursors: vec![cursor.to_string()],
             stores,
         })
+    }
+}
+
+/// Refuses an instant whose windows reach back before what a point covers.
+fn covered(point: &Point, as_of: Timestamp, now: Timestamp) -> Result<(), RenderError> {
+    let coverage = Coverage {
+        earliest: point.snapshot.earliest_as_of(),
+        latest: latest(now, point.snapshot.newest()),
+    };
+    if as_of < coverage.earliest {
+        Err(RenderError::NotCovered { as_of, coverage })
+    } else {
+        Ok(())
     }
 }
 

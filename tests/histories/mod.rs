@@ -290,15 +290,20 @@ impl<D: Dice> History<D> {
 
     /// As when much changed at once: from nothing but the raw rows.
     fn rebuild(&mut self) {
-        let mut rollup = Rollup::new(self.limits, self.now);
+        let chunk_rows = *self.dice.pick(&[usize::MAX, 7]);
+        self.rollup = self.built(self.limits, chunk_rows);
+        self.replace = true;
+        self.unflushed.absorb(std::mem::take(&mut self.unread));
+    }
+
+    fn built(&self, limits: Limits, chunk_rows: usize) -> Rollup {
+        let mut rollup = Rollup::new(limits, self.now);
         let mut rows = Delta::default();
         for (id, store) in &self.raw.stores {
             rollup.enroll(id, &store.schedule());
             rows.rows.extend(store.observations.keys().map(|&at| (id.clone(), at)));
         }
-        rows.apply(Vec::new(), &self.raw, &mut rollup, *self.dice.pick(&[usize::MAX, 7]));
-        self.rollup = rollup;
-        self.replace = true;
-        self.unflushed.absorb(std::mem::take(&mut self.unread));
+        rows.apply(Vec::new(), &self.raw, &mut rollup, chunk_rows);
+        rollup
     }
 }
