@@ -52,7 +52,6 @@ pub const POINTS: [&str; 22] = [
 
 /// A step of the work is done. Fails, stalls or kills if the environment says so for this place.
 #[cfg(not(feature = "failpoints"))]
-#[expect(clippy::unnecessary_wraps, reason = "with the feature it may fail")]
 #[inline]
 pub fn hit(_point: &'static str) -> Result<(), DbError> {
     Ok(())
