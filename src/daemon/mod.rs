@@ -105,7 +105,7 @@ impl Daemon {
                 return Ok(());
             };
             let pause = match &error {
-                DaemonError::Db(error) => error.retry_after().unwrap_or(backoff),
+                DaemonError::Db(error) => error.retry_after().unwrap_or(backoff.min(error.retry_within())),
                 _ if self.settings.standby == Standby::Wait => backoff,
                 _ => return Err(error),
             };
@@ -128,7 +128,8 @@ impl Daemon {
                 () = tokio::time::sleep(pause) => {}
                 () = asked(&mut shutdown) => return Ok(()),
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            // A pause that was cut short is not made up for later.
+            backoff = (pause.clamp(BACKOFF_MIN, backoff) * 2).min(BACKOFF_MAX);
         }
     }
 

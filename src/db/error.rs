@@ -10,6 +10,10 @@ use super::TlsError;
 /// After a refused login nobody logs in for so long: servers lock accounts that try again and again.
 pub const LOGIN_PAUSE: Duration = Duration::from_secs(10);
 
+/// Whether a server is there, and has ended its recovery, is asked so often at least: it costs neither side anything,
+/// and a longer pause is time in which nothing is followed although it could be.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -70,6 +74,16 @@ impl DbError {
         match self {
             DbError::LoginRefused(refused) => Some(refused.until.saturating_duration_since(Instant::now())),
             _ => None,
+        }
+    }
+
+    /// The longest pause before another try that does anybody good.
+    pub fn retry_within(&self) -> Duration {
+        match self {
+            DbError::Connect { .. } | DbError::ConnectTimeout { .. } => KNOCK_EVERY,
+            // It starts, recovers or stops.
+            DbError::Postgres(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => KNOCK_EVERY,
+            _ => Duration::MAX,
         }
     }
 }
