@@ -1,5 +1,6 @@
 //! The schedules in use, each once, with their openings resolved around the present.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -225,25 +226,59 @@ impl ScheduleBook {
             let grid = entry.grid;
             let (first, last) = (grid.block_first(grid.cell_of(from)), grid.block_first(grid.cell_of(to)));
             let step = i32::try_from(grid.cells_per_day()).unwrap_or(24);
-            let (have_first, have_last) = entry.open_days.unwrap_or((last + step, last));
-            let mut add = |day: i32| {
-                dirty.open_days.push(OpenDay {
-                    schedule: number,
-                    day_start: grid.cell_start(day),
-                    open_us: entry.schedule.open_by_cell(day),
-                });
+            let mut add = |days: Range<i32>| {
+                for day in days.step_by(step.unsigned_abs() as usize) {
+                    dirty.open_days.push(OpenDay {
+                        schedule: number,
+                        day_start: grid.cell_start(day),
+                        open_us: entry.schedule.open_by_cell(day),
+                    });
+                }
             };
-            let mut day = first;
-            while day < have_first.min(last + step) {
-                add(day);
-                day += step;
-            }
-            let mut day = have_last.max(first - step) + step;
-            while day <= last && entry.open_days.is_some() {
-                add(day);
-                day += step;
-            }
-            entry.open_days = Some((first.min(have_first), last.max(have_last)));
+            entry.open_days = match entry.open_days {
+                // Without a gap, also where the newest observation went back and lies before all that is there.
+                Some((have_first, have_last)) if first <= have_last + step => {
+                    add(first..have_first);
+                    add(have_last + step..last + step);
+                    Some((first.min(have_first), last.max(have_last)))
+                }
+                // Retention has gone past all that is there: nobody asks for the days between.
+                _ => {
+                    add(first..last + step);
+                    Some((first, last))
+                }
+            };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+    use super::*;
+
+    /// Days, by their number since 2024, that are handed out when the fleet has cells from one instant to another.
+    fn days(book: &mut ScheduleBook, from: i64, to: i64) -> Vec<i64> {
+        let start: Timestamp = "2024-01-01T12:00:00Z".parse().unwrap();
+        let mut dirty = Dirty::default();
+        book.take_open_days(start.plus(from * DAY_US), start.plus(to * DAY_US), &mut dirty);
+        let number = |day: &OpenDay| (day.day_start.micros() - start.micros()).div_euclid(DAY_US) + 1;
+        dirty.open_days.iter().map(number).collect()
+    }
+
+    #[test]
+    fn days_of_opening_time_are_handed_out_once_and_without_a_gap() {
+        let mut book = ScheduleBook::default();
+        let number = book.intern(&Schedule::new(chrono_tz::UTC, WeeklyHours::always_open()));
+        book.retain(number);
+        assert_eq!(days(&mut book, 10, 11), [10, 11]);
+        assert_eq!(days(&mut book, 10, 12), [12]);
+        // The rows went away, others came that all lie before them, by more than a day.
+        assert_eq!(days(&mut book, 6, 7), [6, 7, 8, 9]);
+        assert_eq!(days(&mut book, 6, 13), [13]);
+        // Retention moved past everything.
+        assert_eq!(days(&mut book, 400, 401), [400, 401]);
+        assert_eq!(days(&mut book, 400, 402), [402]);
     }
 }
