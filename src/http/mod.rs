@@ -168,7 +168,11 @@ async fn no_such_route(uri: Uri) -> Problem {
 }
 
 async fn no_such_method(method: Method) -> Problem {
-    let detail = format!("{method} is not for this path; the Allow header says what is");
+    // A method may be any word, and as long as a head may be.
+    let named = Some(method.as_str())
+        .filter(|method| method.len() <= 32)
+        .unwrap_or("this method");
+    let detail = format!("{named} is not for this path; the Allow header says what is");
     Problem::plain(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
