@@ -126,9 +126,9 @@ fn keep_password(text: &str) {
             };
             let password = String::from_utf8_lossy(password);
             let elsewhere = format!(
-                "postgres://***@/:5432?sslmode=disable {:?} {:?} {:?} {:?} {:?}",
-                connection.get_user(),
-                connection.get_dbname(),
+                "postgres://***@/:5432?sslmode=disable {} {} {:?} {:?} {:?}",
+                connection.get_user().unwrap_or_default(),
+                connection.get_dbname().unwrap_or_default(),
                 connection.get_hosts(),
                 connection.get_hostaddrs(),
                 connection.get_ports(),
