@@ -1,6 +1,6 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
+.PHONY: help demo demo-live test test-api chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
 	bench-trigger bench-writers bench-freshness bench-ingest bench-peers bench-scale audit lint lint-format lint-clippy \
 	lint-docs
 
@@ -24,6 +24,11 @@ test: ## all tests; each starts what Postgres it needs
 	else \
 		set -x; cargo test --locked --features failpoints --no-fail-fast; \
 	fi
+
+test-api: ## the API as strangers use it: schemathesis against a daemon with a generated fleet; EXAMPLES=200 SEED=7
+	@scripts/ensure-postgres
+	cargo build --locked
+	scripts/test-api
 
 CHAOS = cargo test --locked --features failpoints --test chaos
 

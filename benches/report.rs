@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use criterion::{BenchmarkId, Throughput};
 use support::Live;
+use uptally::overview::{Asked, Overview, Query, Sort};
 use uptally::report::csv::{HEADER, render};
 use uptally::rollup::{Rollup, Snapshot};
 use uptally::schedule::Openings;
@@ -50,6 +51,33 @@ fn main() {
         group.bench_function(BenchmarkId::new("floor_format", stores), |b| {
             let arrays = &made.1;
             b.iter(|| arrays.floor_format());
+        });
+        // What the API makes of the same snapshot: all states and sums, a page of them, the hours of a week.
+        let asked = Asked {
+            as_of,
+            windows: Windows::Rolling,
+            silent_after_us: 2 * HOUR_US,
+        };
+        group.bench_function(BenchmarkId::new("overview", stores), |b| {
+            let snapshot = &made.0;
+            b.iter(|| Overview::new(snapshot.clone(), asked));
+        });
+        group.bench_function(BenchmarkId::new("list", stores), |b| {
+            let overview = Overview::new(made.0.clone(), asked);
+            let worst = Query {
+                state: None,
+                part_of_id: Some("7".to_owned()),
+                timezone: None,
+                sort: Sort::Uptime(2),
+                descending: false,
+                limit: 50,
+                offset: 100,
+            };
+            b.iter(|| overview.list(&worst).total);
+        });
+        group.bench_function(BenchmarkId::new("history", stores), |b| {
+            let snapshot = &made.0;
+            b.iter(|| snapshot.utc_hours(as_of, 168));
         });
     }
     group.finish();

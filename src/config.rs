@@ -40,6 +40,10 @@ pub struct Config {
     pub state: StateConfig,
     /// For the HTTP server.
     pub http: HttpConfig,
+    /// For what takes observations over HTTP.
+    pub activity: ActivityConfig,
+    /// For what says what stores do now.
+    pub fleet: FleetConfig,
     /// For what makes reports.
     pub report: ReportConfig,
     /// For the follower of the change feed.
@@ -77,20 +81,40 @@ pub struct StateConfig {
 pub struct HttpConfig {
     /// `http.listen`
     pub listen: SocketAddr,
-    /// `http.read_tokens` and `http.trigger_tokens`: those that stand in the configuration itself.
+    /// `http.read_tokens`, `http.trigger_tokens` and `http.write_tokens`: those that stand in the configuration itself.
     pub tokens: Tokens,
     /// `http.read_tokens_file`: a file with more of them.
     pub read_tokens_file: Option<PathBuf>,
     /// `http.trigger_tokens_file`: likewise.
     pub trigger_tokens_file: Option<PathBuf>,
+    /// `http.write_tokens_file`: likewise.
+    pub write_tokens_file: Option<PathBuf>,
     /// `http.hosts`: names that are answered on loopback without a login.
     pub hosts: Vec<String>,
     /// `http.header_timeout_ms`: how long a client may take for the head of a request.
     pub header_timeout: Duration,
     /// `http.connections_max`: how many are open at a time.
     pub connections_max: usize,
+    /// `http.subscribers_max`: how many may listen to events at a time.
+    pub subscribers_max: usize,
     /// `http.drain_timeout_ms`: how long running requests and reports may take to end at shutdown.
     pub drain_timeout: Duration,
+}
+
+/// What a body of observations may be.
+#[derive(Debug, Clone, Copy)]
+pub struct ActivityConfig {
+    /// `activity.body_bytes_max`
+    pub body_bytes_max: usize,
+    /// `activity.rows_max`
+    pub rows_max: u64,
+}
+
+/// When a store does what.
+#[derive(Debug, Clone, Copy)]
+pub struct FleetConfig {
+    /// `fleet.silent_after_ms`: an open store that was not observed for longer is silent.
+    pub silent_after: Duration,
 }
 
 /// What a report is of when the request does not say, and where it goes.
@@ -257,13 +281,23 @@ impl Config {
                 tokens: Tokens {
                     read: tokens("http.read_tokens")?,
                     trigger: tokens("http.trigger_tokens")?,
+                    write: tokens("http.write_tokens")?,
                 },
                 read_tokens_file: layers.optional_text("http.read_tokens_file", file_path)?,
                 trigger_tokens_file: layers.optional_text("http.trigger_tokens_file", file_path)?,
+                write_tokens_file: layers.optional_text("http.write_tokens_file", file_path)?,
                 hosts: layers.optional_text("http.hosts", login::hosts)?.unwrap_or_default(),
                 header_timeout: ms("http.header_timeout_ms")?,
                 connections_max: layers.integer("http.connections_max")?,
+                subscribers_max: layers.integer("http.subscribers_max")?,
                 drain_timeout: ms("http.drain_timeout_ms")?,
+            },
+            activity: ActivityConfig {
+                body_bytes_max: layers.integer("activity.body_bytes_max")?,
+                rows_max: layers.integer("activity.rows_max")?,
+            },
+            fleet: FleetConfig {
+                silent_after: ms("fleet.silent_after_ms")?,
             },
             report: ReportConfig {
                 as_of: layers.text("report.as_of", str::parse::<AsOf>)?,

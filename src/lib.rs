@@ -10,7 +10,8 @@ pub mod time;
 pub mod schedule;
 pub mod window;
 
-// Layer 2: what is kept of every store. Up to here no I/O, no clock, no tokio, no Postgres.
+// Layer 2: what is kept of every store, and what all of them do at an instant. Up to here no I/O, no clock, no tokio, no Postgres.
+pub mod overview;
 pub mod rollup;
 
 // The reference that all of the above is held against; it uses layer 0 and the words of layer 1 only.
@@ -24,8 +25,9 @@ pub mod failpoint;
 pub mod feed;
 pub mod ledger;
 
-// Layer 4: the task that owns the rollup; reports.
+// Layer 4: the task that owns the rollup; what the stores do now; reports.
 pub mod daemon;
+pub mod live;
 pub mod report;
 
 // Layer 5: the edge. The only place that knows status codes.

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::daemon::{Daemon, DaemonError, Handle, Settings};
 use crate::db::Database;
-use crate::http::{self, Access, Api, ServeLimits};
+use crate::http::{self, Access, ActivityLimits, Api, Events, ServeLimits};
+use crate::live::{self, Live};
 use crate::report::{Archive, Connect, Limits, Registry, ReportRequest};
 
 /// At the end, answers get so long at least, even if reports took all the time for draining.
@@ -38,6 +39,12 @@ pub struct ServiceOptions {
     pub reports: Limits,
     /// Options of a trigger that does not give its own.
     pub defaults: ReportRequest,
+    /// What a body of observations may be.
+    pub activity: ActivityLimits,
+    /// What counts as the present, and when a store is silent.
+    pub live: live::Settings,
+    /// Who may listen to events at a time.
+    pub subscribers_max: usize,
     /// Directory or URL of the reports.
     pub output_url: String,
     /// Pace of the daemon.
@@ -49,6 +56,7 @@ pub struct Service {
     address: SocketAddr,
     handle: Handle,
     registry: Registry,
+    events: Events,
     stop_http: watch::Sender<Option<Instant>>,
     stop_daemon: watch::Sender<bool>,
     http: JoinHandle<bool>,
@@ -69,11 +77,17 @@ impl Service {
         let (daemon, handle) = Daemon::new(database.clone(), Clock::System, options.daemon);
         let (stop_daemon, daemon_stops) = watch::channel(false);
         let daemon = tokio::spawn(daemon.run(daemon_stops));
+        let live = Live::new(database.clone(), handle.clone(), Clock::System, options.live);
+        let events = Events::new(&Clock::System, options.subscribers_max);
         let registry = Registry::new(Arc::new(handle.clone()), archive, connector(database), options.reports);
+        events.watch(live.clone(), registry.clone());
         recover_when_leading(handle.clone(), registry.clone());
         let upkeep = tokio::spawn(upkeep(metrics.clone(), handle.clone()));
         let api = Api {
             registry: registry.clone(),
+            live,
+            events: events.clone(),
+            activity: options.activity,
             defaults: options.defaults,
             access: options.access,
             metrics_text: Arc::new(move || metrics.render()),
@@ -90,6 +104,7 @@ impl Service {
             address,
             handle,
             registry,
+            events,
             stop_http,
             stop_daemon,
             http,
@@ -123,11 +138,13 @@ impl Service {
         self.drain_max + FLUSH_MAX
     }
 
-    /// Ends in order: not ready and no new reports, those accepted finished while readiness and reports are still
+    /// Ends in order: not ready, no events and no new reports, those accepted finished while readiness and reports are still
     /// answered, then running answers, then the last flush.
     pub async fn stop(self) {
         let drained_by = Instant::now() + self.drain_max;
         self.handle.drain();
+        // They would go on for ever.
+        self.events.close();
         if !self.registry.drain(self.drain_max).await {
             tracing::warn!("some reports are left to the next start");
         }

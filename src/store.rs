@@ -5,6 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 /// Longest store id in bytes. The real ids are 64-bit integers and UUIDs; the limit keeps an index
 /// row far below Postgres's own (2,704 bytes) and a hostile id out of every log line.
 pub const STORE_ID_BYTES_MAX: usize = 200;
@@ -41,7 +44,8 @@ pub enum StoreIdError {
 }
 
 /// What a poll found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The store could be reached.
     Active,

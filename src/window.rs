@@ -4,12 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::Datelike;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::schedule::{Zone, local_midnight};
 use crate::time::{DAY_US, HOUR_US, MINUTE_US, Span, Timestamp};
 
 /// What "last day" and "last week" mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Windows {
     /// The local calendar day before that of `as_of`; the local Monday-to-Sunday week before.
     #[default]
@@ -19,7 +22,8 @@ pub enum Windows {
 }
 
 /// What closed time counts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ClosedTime {
     /// Uptime is the window's length minus downtime.
     #[default]
@@ -28,10 +32,10 @@ pub enum ClosedTime {
     Excluded,
 }
 
-/// A word is none of those that are accepted.
+/// A word is none of those that are accepted; holds those that are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0}")]
-pub struct ParseChoiceError(&'static str);
+pub struct ParseChoiceError(pub &'static str);
 
 impl Windows {
     /// The word in queries, configuration and tables.

@@ -25,20 +25,11 @@ const LINES_MAX: usize = 700;
 const LAYERS: [&[&str]; 8] = [
     &["time", "store"],
     &["schedule", "window"],
-    &["rollup"],
+    &["rollup", "overview"],
     &["audit", "clock", "db", "failpoint", "feed", "ledger"],
-    &["daemon", "report"],
+    &["daemon", "import", "live", "report"],
     &["http"],
-    &[
-        "cluster",
-        "demo",
-        "fleet",
-        "import",
-        "serve",
-        "verify",
-        "config",
-        "telemetry",
-    ],
+    &["cluster", "demo", "fleet", "serve", "verify", "config", "telemetry"],
     &["cli"],
 ];
 

@@ -3,15 +3,22 @@
 //! in without a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use uptally::http::{Access, Api, Tokens, router};
+use uptally::clock::Clock;
+use uptally::daemon::{Daemon, Settings};
+use uptally::db::{Database, Parameters};
+use uptally::http::{Access, ActivityLimits, Api, Events, Tokens, router};
+use uptally::live::{self, Live};
 use uptally::report::{
     Archive, AsOf, Connect, Coverage, Limits, Registry, RenderError, Rendered, ReportRequest, Source,
 };
@@ -43,6 +50,7 @@ impl Source for Nothing {
 /// What the guarded edge takes. Clients may use them in as many ways as they find.
 const READ: &str = "read-0123456789012345678901234567";
 const TRIGGER: &str = "trigger-0123456789012345678901234";
+const WRITE: &str = "write-012345678901234567890123456";
 
 struct Edges {
     runtime: tokio::runtime::Runtime,
@@ -65,12 +73,26 @@ impl Edges {
         let tokens = Tokens {
             read: vec![READ.parse().expect("a token")],
             trigger: vec![TRIGGER.parse().expect("a token")],
+            write: vec![WRITE.parse().expect("a token")],
         };
+        let nowhere: Parameters = "host=/nowhere user=nobody".parse().expect("parameters");
+        let nowhere = Database::new(nowhere, Duration::from_secs(1), Duration::from_secs(1)).expect("a database");
+        // A daemon that never starts.
+        let (_, handle) = Daemon::new(nowhere.clone(), Clock::System, Settings::default());
         let edge = |address: &str, tokens| {
             let address = address.parse().expect("an address");
             let away: Connect = Arc::new(|| Box::pin(async { Err("it is away".into()) }));
             let archive = Archive::open(archive).expect("an archive");
             router(Api {
+                live: Live::new(
+                    nowhere.clone(),
+                    handle.clone(),
+                    Clock::System,
+                    live::Settings::default(),
+                ),
+                // The stream would not end.
+                events: Events::new(&Clock::System, 0),
+                activity: ActivityLimits::default(),
                 registry: Registry::new(Arc::new(Nothing), archive, away, Limits::default()),
                 defaults: ReportRequest::default(),
                 access: Access::new(address, tokens, Vec::new()).expect("a safe address"),
@@ -112,13 +134,14 @@ pub fn run(bytes: &[u8]) {
         return;
     };
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (granted, needed) = (granted(request.headers()), needed(uri.path()));
+    let (granted, needed) = (granted(request.headers()), needed(&method, uri.path()));
     EDGES.with(|edges| {
         check(&method, &uri, &edges.ask(&edges.open, request));
         let answer = edges.ask(&edges.guarded, again);
         check(&method, &uri, &answer);
         let turned_away = [400, 401, 403].contains(&answer.status.as_u16());
-        assert!(turned_away || granted >= needed, "{method} {uri}: {}", answer.status);
+        let let_in = needed.is_none_or(|needed| granted.contains(&needed));
+        assert!(turned_away || let_in, "{method} {uri}: {}", answer.status);
     });
 }
 
@@ -137,7 +160,7 @@ fn check(method: &Method, uri: &Uri, answer: &Answer) {
         }
     } else {
         assert!(status.is_success(), "{status} for {method} {uri}");
-        assert!(["/healthz", "/readyz", "/metrics"].contains(&uri.path()));
+        assert!(["/healthz", "/readyz", "/metrics", "/openapi.json"].contains(&uri.path()));
     }
 }
 
@@ -163,25 +186,47 @@ fn request(bytes: &[u8]) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// 0 for nothing, 1 for reading, 2 for triggering: what the request's one token allows.
-fn granted(headers: &HeaderMap) -> u8 {
+/// What a request may be let in for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scope {
+    Read,
+    Trigger,
+    Write,
+}
+
+/// What the request's one token allows.
+fn granted(headers: &HeaderMap) -> &'static [Scope] {
     let all: Vec<_> = headers.get_all("authorization").iter().collect();
-    let [value] = all[..] else { return 0 };
-    let Ok(value) = value.to_str() else { return 0 };
-    match value.split_once(' ') {
-        Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => 0,
-        Some((_, token)) if token.trim() == READ => 1,
-        Some((_, token)) if token.trim() == TRIGGER => 2,
-        _ => 0,
+    let [value] = all[..] else { return &[] };
+    let Some((scheme, rest)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+        return &[];
+    };
+    let token = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => rest.trim().to_owned(),
+        "basic" => {
+            let decoded = BASE64_STANDARD.decode(rest.trim()).unwrap_or_default();
+            let decoded = String::from_utf8(decoded).unwrap_or_default();
+            decoded
+                .split_once(':')
+                .map_or_else(String::new, |(_, password)| password.to_owned())
+        }
+        _ => return &[],
+    };
+    match token.as_str() {
+        READ => &[Scope::Read],
+        TRIGGER => &[Scope::Read, Scope::Trigger],
+        WRITE => &[Scope::Write],
+        _ => &[],
     }
 }
 
-/// What a path needs.
-fn needed(path: &str) -> u8 {
-    match path {
-        "/healthz" | "/readyz" => 0,
-        "/trigger_report" => 2,
-        _ => 1,
+/// What a request needs.
+fn needed(method: &Method, path: &str) -> Option<Scope> {
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
+        (&Method::POST, "/trigger_report") => Some(Scope::Trigger),
+        (&Method::POST, "/api/v1/activity") => Some(Scope::Write),
+        _ => Some(Scope::Read),
     }
 }
 
@@ -199,6 +244,11 @@ fn is_well_asked(method: &Method, uri: &Uri) -> bool {
         (&Method::GET | &Method::HEAD, "/get_report") => {
             query.len() == 1 && all(|name, value| name == "report_id" && Uuid::try_parse(value).is_ok())
         }
+        (&Method::POST, "/api/v1/activity") => query.is_empty(),
+        (&Method::GET | &Method::HEAD, "/api/v1/fleet") => {
+            all(|name, value| name == "windows" && ["calendar", "rolling"].contains(&value))
+        }
+        (&Method::GET | &Method::HEAD, path) => path.starts_with("/api/v1/"),
         _ => false,
     }
 }

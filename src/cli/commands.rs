@@ -20,9 +20,10 @@ use crate::db::{Database, DbError, Grants};
 use crate::demo::{self, DemoOptions};
 use crate::feed::doorbell::{Doorbell, Wake};
 use crate::feed::{Reading, Scope};
-use crate::http::{self, Access, ServeLimits, Tokens};
+use crate::http::{self, Access, ActivityLimits, ServeLimits, Tokens};
 use crate::import::{self, ImportOptions, Input};
 use crate::ledger::{self, Flush, Ledger};
+use crate::live;
 use crate::report::{self, ReportRequest, csv};
 use crate::rollup::Limits;
 use crate::serve::{Service, ServiceOptions};
@@ -385,6 +386,15 @@ fn service_options(config: &Config, listen: SocketAddr, access: Access) -> Servi
             windows: config.report.windows,
             closed: config.report.closed,
         },
+        activity: ActivityLimits {
+            body_bytes_max: config.activity.body_bytes_max,
+            rows_max: config.activity.rows_max,
+        },
+        live: live::Settings {
+            silent_after: config.fleet.silent_after,
+            as_of_latest: config.report.as_of == AsOf::Latest,
+        },
+        subscribers_max: config.http.subscribers_max,
         output_url: config.report.output_url.clone(),
         daemon: Settings {
             wake: config.feed.wake,

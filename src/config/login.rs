@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::{ConfigError, HttpConfig};
-use crate::http::{Access, ParseTokenError, Token, Tokens};
+use crate::http::{Access, ParseTokenError, Token};
 
 /// Bytes of a file of tokens that are read at most.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -13,14 +13,21 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 impl HttpConfig {
     /// The rule by which requests are let in. Reads the files of tokens, which only the command that listens needs.
     pub fn access(&self) -> Result<Access, ConfigError> {
-        let Tokens { mut read, mut trigger } = self.tokens.clone();
-        if let Some(path) = &self.read_tokens_file {
-            read.extend(tokens_of("http.read_tokens_file", path)?);
+        let mut tokens = self.tokens.clone();
+        for (all, key, path) in [
+            (&mut tokens.read, "http.read_tokens_file", &self.read_tokens_file),
+            (
+                &mut tokens.trigger,
+                "http.trigger_tokens_file",
+                &self.trigger_tokens_file,
+            ),
+            (&mut tokens.write, "http.write_tokens_file", &self.write_tokens_file),
+        ] {
+            if let Some(path) = path {
+                all.extend(tokens_of(key, path)?);
+            }
         }
-        if let Some(path) = &self.trigger_tokens_file {
-            trigger.extend(tokens_of("http.trigger_tokens_file", path)?);
-        }
-        Ok(Access::new(self.listen, Tokens { read, trigger }, self.hosts.clone())?)
+        Ok(Access::new(self.listen, tokens, self.hosts.clone())?)
     }
 }
 

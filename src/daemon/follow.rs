@@ -352,6 +352,7 @@ impl<'a> Following<'a> {
             status.current_at = Some(at);
             status.newest = self.rollup.newest();
             status.earliest_as_of = self.rollup.earliest_as_of();
+            status.covers_from = self.rollup.covers_from().0;
             status.stores = self.rollup.stores();
         });
     }

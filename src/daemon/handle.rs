@@ -30,6 +30,8 @@ pub struct Status {
     pub newest: Option<Timestamp>,
     /// See [`crate::rollup::Rollup::earliest_as_of`].
     pub earliest_as_of: Timestamp,
+    /// First instant with buckets; None without observations.
+    pub covers_from: Option<Timestamp>,
     /// Number of stores.
     pub stores: usize,
 }
@@ -41,6 +43,7 @@ impl Status {
             current_at: None,
             newest: None,
             earliest_as_of: Timestamp::MIN,
+            covers_from: None,
             stores: 0,
         }
     }

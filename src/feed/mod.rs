@@ -8,11 +8,13 @@ pub mod doorbell;
 
 mod copy;
 mod cursor;
+mod one;
 mod raw;
 mod rebuild;
 mod transaction;
 
 pub use cursor::{Cursor, ParseCursorError};
+pub use one::StoreRows;
 
 use std::collections::BTreeMap;
 

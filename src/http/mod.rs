@@ -1,47 +1,55 @@
 //! The HTTP edge, and the only place that knows status codes.
 //!
-//! | request | answers |
-//! |---|---|
-//! | `POST /trigger_report` | 202 `{"report_id"}` · 400 bad parameter · 422 instant not covered · 429 queue full · 503 not loaded, or no database |
-//! | `GET /get_report` | 200 CSV · 202 `{"status":"Running"}` · 400 bad id · 404 unknown id · 410 file gone · 500 report failed, or archive unreadable · 503 no database |
-//! | `GET /healthz` | 200 while the process lives; touches nothing |
-//! | `GET /readyz` | 200 · 503 with the reason |
-//! | `GET /metrics` | 200 text |
-//!
-//! And to any of them: 400 for a head that is not clear · 401, 403 without a token that allows it · 421, 403 for a foreign
-//! host or origin (module `access`) · 503 after 30 s.
+//! What is at which path stands in module `routes`, what it answers in its documentation there and in `/openapi.json`. To any
+//! request: 400 for a head that is not clear · 401, 403 without a token that allows it · 421, 403 for a foreign host or origin
+//! (module `access`) · 503 after 30 s.
 //!
 //! Every error is a [`Problem`]. HEAD is GET without the body.
 
 mod access;
 mod connections;
+mod docs;
+mod encode;
+mod events;
+mod file;
+mod negotiate;
+mod openapi;
 mod presence;
 mod problem;
 mod query;
+mod routes;
 mod server;
 mod stall;
+mod v1;
 
 use std::any::Any;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Router};
-use serde_json::json;
+use axum::{Extension, Json, Router};
+use http_body_util::LengthLimitError;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, OpenToAll, ParseTokenError, TOKEN_CHARS_MIN, Token, Tokens};
+pub use events::Events;
+pub use openapi::description;
 pub use problem::Problem;
 pub use server::{ServeLimits, serve};
+pub use v1::activity::ActivityLimits;
 
 use access::Caller;
+use routes::{Asked, Rules};
 
-use crate::report::{FetchError, Fetched, Registry, ReportRequest, TableError, TriggerError};
+use crate::live::Live;
+use crate::report::{FetchError, Registry, ReportRequest, TriggerError};
 
 /// Bytes of a request's body at most. No request needs one.
 const BODY_BYTES_MAX: usize = 4 << 10;
@@ -51,34 +59,39 @@ const BODY_MAX: Duration = Duration::from_secs(10);
 /// taking it, not by this: a download that goes on may go on.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// What the routes need. Cheap to clone.
+/// What the routes are made of. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     /// The reports, and behind them the numbers.
     pub registry: Registry,
+    /// What the stores do now.
+    pub live: Live,
+    /// What happens.
+    pub events: Events,
     /// The options of a trigger that does not give its own.
     pub defaults: ReportRequest,
     /// Who is let in.
     pub access: Access,
+    /// What a body of observations may be.
+    pub activity: ActivityLimits,
     /// The metrics in the Prometheus text format.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// The routes, testable without a socket.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/trigger_report", post(trigger_report))
-        .route("/get_report", get(get_report))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+    let rules = Arc::new(Rules::new());
+    routes::router()
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(REQUEST_MAX, answer_in_time))
-        .layer(middleware::from_fn_with_state(api.access.clone(), access::admit))
+        .layer(middleware::from_fn_with_state(
+            (api.access.clone(), Arc::clone(&rules)),
+            access::admit,
+        ))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(rules, observe))
         .with_state(api)
 }
 
@@ -91,56 +104,50 @@ pub fn describe_metrics() {
     );
 }
 
+/// A report that was accepted.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TriggeredAnswer {
+    /// Its name from now on.
+    report_id: String,
+}
+
+/// A report that is not complete yet.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RunningAnswer {
+    /// Always `Running`.
+    status: &'static str,
+}
+
+/// When a trigger is refused.
+const TRIGGER_PROBLEMS: &[(u16, &str)] = &[
+    (
+        400,
+        "A query parameter is unknown, doubled or not understood, or there is a body.",
+    ),
+    (408, "The body did not come in time."),
+    (413, "The body is too long."),
+    (422, "The instant is not covered; the detail names the earliest."),
+    (429, "Too many reports wait; Retry-After says when to come again."),
+    (
+        503,
+        "The numbers are not loaded, the database is away, or the service ends.",
+    ),
+];
+
 async fn trigger_report(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let options = query::report_request(request.uri(), api.defaults)?;
     refuse_body(request).await?;
     let triggered = api.registry.trigger(options).await?;
     let id = triggered.report_id;
     let location = format!("/get_report?report_id={id}");
-    let body = axum::Json(json!({ "report_id": id.to_string() }));
+    let body = Json(TriggeredAnswer {
+        report_id: id.to_string(),
+    });
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
 }
 
-async fn get_report(State(api): State<Api>, method: Method, uri: Uri) -> Result<Response, Problem> {
-    let id = query::report_id(&uri)?;
-    let stored = match api.registry.fetch(id).await? {
-        Fetched::Complete(stored) => stored,
-        Fetched::Running => {
-            let body = axum::Json(json!({ "status": "Running" }));
-            let later = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
-            return Ok((StatusCode::ACCEPTED, later, body).into_response());
-        }
-        Fetched::Unknown => {
-            let detail = format!("no report has the id {id}");
-            let (status, kind) = (StatusCode::NOT_FOUND, "unknown-report");
-            return Err(Problem::new(status, kind, "Unknown report", detail));
-        }
-        Fetched::Failed { reason } => {
-            let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "report-failed");
-            return Err(Problem::new(status, kind, "Report failed", reason));
-        }
-        Fetched::Gone { reason } => {
-            let (status, kind) = (StatusCode::GONE, "report-gone");
-            return Err(Problem::new(status, kind, "Report gone", reason));
-        }
-    };
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/csv; charset=utf-8"),
-        ),
-        (
-            header::CONTENT_DISPOSITION,
-            attachment(&format!("uptally-report-{id}.csv"))?,
-        ),
-        (header::CONTENT_LENGTH, stored.csv_bytes.into()),
-    ];
-    let body = if method == Method::HEAD {
-        Body::empty()
-    } else {
-        Body::from_stream(stored.stream)
-    };
-    Ok((headers, body).into_response())
+async fn get_report(State(api): State<Api>, method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    file::send(&api, query::report_id(&uri)?, &method, &headers).await
 }
 
 /// Open to anybody, because probes and load balancers have no token. The reason may name parts of the database, so that
@@ -185,19 +192,7 @@ fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
 /// and the report would be another than the one asked for. `{}` is what some clients send for
 /// nothing.
 async fn refuse_body(request: Request) -> Result<(), Problem> {
-    let body = tokio::time::timeout(BODY_MAX, Bytes::from_request(request, &())).await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(rejected)) if rejected.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("expected a body of at most {BODY_BYTES_MAX} bytes");
-            return Err(Problem::plain(StatusCode::PAYLOAD_TOO_LARGE, detail));
-        }
-        Ok(Err(rejected)) => return Err(Problem::plain(rejected.status(), rejected.body_text())),
-        Err(_) => {
-            let detail = format!("expected the whole body within {} s", BODY_MAX.as_secs());
-            return Err(Problem::plain(StatusCode::REQUEST_TIMEOUT, detail));
-        }
-    };
+    let body = body_in_time(request.into_body(), BODY_MAX, BODY_BYTES_MAX).await?;
     match body.trim_ascii() {
         b"" | b"{}" => Ok(()),
         _ => Err(Problem::new(
@@ -209,9 +204,27 @@ async fn refuse_body(request: Request) -> Result<(), Problem> {
     }
 }
 
-fn attachment(file_name: &str) -> Result<HeaderValue, Problem> {
-    HeaderValue::try_from(format!("attachment; filename=\"{file_name}\""))
-        .map_err(|_| Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "an internal error"))
+/// A body of at most `bytes_max`, which must come within `patience`.
+async fn body_in_time(body: Body, patience: Duration, bytes_max: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(patience, to_bytes(body, bytes_max)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error))
+            if error
+                .source()
+                .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) =>
+        {
+            let detail = format!("expected a body of at most {bytes_max} bytes");
+            Err(Problem::plain(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Ok(Err(error)) => Err(Problem::plain(
+            StatusCode::BAD_REQUEST,
+            format!("expected a whole body: {error}"),
+        )),
+        Err(_) => {
+            let detail = format!("expected the whole body within {} s", patience.as_secs());
+            Err(Problem::plain(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+    }
 }
 
 fn not_ready(reason: String) -> Problem {
@@ -219,11 +232,8 @@ fn not_ready(reason: String) -> Problem {
     Problem::new(status, kind, "Not ready", reason).retry_after(1)
 }
 
-fn database_away(error: &TableError) -> Problem {
-    tracing::warn!(
-        error = error as &dyn std::error::Error,
-        "a request met a database that does not answer"
-    );
+fn database_away(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::warn!(error, "a request met a database that does not answer");
     let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "database-away");
     let detail = "the database cannot be used at the moment";
     Problem::new(status, kind, "Database away", detail).retry_after(2)
@@ -243,7 +253,7 @@ impl From<TriggerError> for Problem {
             TriggerError::TooBusy => {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-busy", "Too many reports", detail).retry_after(1)
             }
-            TriggerError::Table(error) => database_away(&error),
+            TriggerError::Table(error) => database_away(&*error),
             TriggerError::Stopped => Problem::plain(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(2),
         }
     }
@@ -273,41 +283,44 @@ async fn answer_in_time(State(answer_max): State<Duration>, request: Request, ne
     })
 }
 
-/// Counts and logs each request, and forbids guessing at content types.
-async fn observe(request: Request, next: Next) -> Response {
+/// Headers of every answer: nobody guesses at content types, and no page of another origin takes it in, as a script or a
+/// picture, with a login that the browser sends by itself.
+const ALWAYS: [(&str, &str); 2] = [
+    ("x-content-type-options", "nosniff"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+/// Counts and logs each request.
+async fn observe(State(rules): State<Arc<Rules>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let (method, route) = (request.method().clone(), route_label(request.uri().path()));
+    let method = request.method().clone();
+    // All that is no route is one label, so that strangers cannot make up metrics.
+    let route = matched(&request).and_then(|path| rules.known(path)).unwrap_or("other");
     let chunked = access::is_chunked(&request);
     let mut response = next.run(request).await;
     if chunked {
         response.headers_mut().extend([access::CLOSE]);
     }
-    response.headers_mut().insert(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
+    for (name, value) in ALWAYS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
     let status = response.status().as_u16();
     metrics::counter!("uptally_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);
     tracing::debug!(%method, route, status, elapsed = ?started.elapsed(), "request");
     response
 }
 
-/// The known routes by name; all else is one label, so that strangers cannot make up metrics.
-fn route_label(path: &str) -> &'static str {
-    match path {
-        "/trigger_report" => "/trigger_report",
-        "/get_report" => "/get_report",
-        "/healthz" => "/healthz",
-        "/readyz" => "/readyz",
-        "/metrics" => "/metrics",
-        _ => "other",
-    }
+/// The path of a request's route as it stands in the table.
+fn matched(request: &Request) -> Option<&str> {
+    request.extensions().get::<MatchedPath>().map(MatchedPath::as_str)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+    use axum::routing::get;
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
 

@@ -1,26 +1,34 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// An error response. `type` is `about:blank` where the status code says it all, else
 /// `urn:uptally:problem:<kind>`, which never changes for one kind.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Problem {
+    /// What kind of problem; one of this service's own, or `about:blank`.
     #[serde(rename = "type")]
     kind: String,
-    title: &'static str,
-    status: u16,
+    /// The kind in words.
+    pub(super) title: &'static str,
+    /// The status of the answer.
+    pub(super) status: u16,
+    /// What was found, and what was expected.
     #[serde(skip_serializing_if = "String::is_empty")]
-    detail: String,
+    pub(super) detail: String,
     /// Seconds after which to try again; also sent as `Retry-After`.
     #[serde(skip)]
     retry_after_s: Option<u32>,
-    /// How to log in: sent as `WWW-Authenticate`.
+    /// Ways to log in: each sent as `WWW-Authenticate`.
     #[serde(skip)]
-    challenge: Option<&'static str>,
+    challenges: Vec<&'static str>,
+    /// A header that goes with it.
+    #[serde(skip)]
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 impl Problem {
@@ -32,7 +40,8 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             retry_after_s: None,
-            challenge: None,
+            challenges: Vec::new(),
+            header: None,
         }
     }
 
@@ -52,10 +61,17 @@ impl Problem {
         self
     }
 
-    /// The same problem, saying how to log in (RFC 6750).
+    /// The same problem with a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.header = Some(Box::new((name, value)));
+        self
+    }
+
+    /// The same problem, naming one more way to log in (RFC 6750, RFC 7617).
     #[must_use]
     pub fn challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+        self.challenges.push(challenge);
         self
     }
 }
@@ -72,8 +88,13 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if let Some(challenge) = self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some((name, value)) = self.header.map(|header| *header)
+            && let Ok(value) = HeaderValue::try_from(value)
+        {
+            headers.insert(name, value);
+        }
+        for challenge in &self.challenges {
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -1,7 +1,14 @@
 //! Query strings, read strictly: a parameter that is unknown, given twice or not understood is an
 //! error that names it. A misspelt option that is ignored would be a wrong report.
+//!
+//! What a request takes is a list of [`Param`], by which it is read and documented.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use axum::http::{StatusCode, Uri};
+use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
@@ -11,55 +18,153 @@ use crate::report::ReportRequest;
 /// Characters of a refused value that are repeated to the client.
 const ECHO_CHARS_MAX: usize = 64;
 
-/// The options of `/trigger_report`; those not given are `defaults`.
-pub(super) fn report_request(uri: &Uri, defaults: ReportRequest) -> Result<ReportRequest, Problem> {
-    let mut request = defaults;
-    for (name, value) in parameters(uri, &["as_of", "windows", "closed"])? {
-        let understood = match name.as_str() {
-            "as_of" => value.parse().map(|v| request.as_of = v).map_err(text),
-            "windows" => value.parse().map(|v| request.windows = v).map_err(text),
-            _ => value.parse().map(|v| request.closed = v).map_err(text),
-        };
-        understood.map_err(|expected| bad_value(&name, &expected, &value))?;
+/// A parameter of a query string.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Param {
+    pub(super) name: &'static str,
+    /// What it says, in a sentence.
+    pub(super) what: &'static str,
+    /// The schema of its value.
+    pub(super) schema: fn() -> Value,
+    pub(super) required: bool,
+}
+
+impl Param {
+    /// One that may be left out.
+    pub(super) const fn new(name: &'static str, what: &'static str, schema: fn() -> Value) -> Self {
+        Param {
+            name,
+            what,
+            schema,
+            required: false,
+        }
     }
-    Ok(request)
+
+    /// One that may not.
+    pub(super) const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+}
+
+/// Which windows.
+pub(super) const WINDOWS: Param = Param::new(
+    "windows",
+    "What day and week mean: calendar (the last full local ones) or rolling (the last 24 and 168 complete hours).",
+    || json!({"type": "string", "enum": ["calendar", "rolling"]}),
+);
+
+/// What `/trigger_report` takes.
+pub(super) const REPORT: &[Param] = &[
+    Param::new(
+        "as_of",
+        "The instant that the windows count back from: now, latest (the newest observation) or an RFC 3339 instant.",
+        || json!({"anyOf": [{"type": "string", "enum": ["now", "latest"]}, {"type": "string", "format": "date-time"}]}),
+    ),
+    WINDOWS,
+    Param::new(
+        "closed",
+        "What time outside opening hours counts as.",
+        || json!({"type": "string", "enum": ["uptime", "excluded"]}),
+    ),
+];
+
+/// What `/get_report` takes.
+pub(super) const REPORT_ID: &[Param] = &[Param::new(
+    "report_id",
+    "The id that the trigger returned.",
+    || json!({"type": "string", "format": "uuid"}),
+)
+.required()];
+
+/// The options of a report; those not given are `defaults`.
+pub(super) fn report_request(uri: &Uri, defaults: ReportRequest) -> Result<ReportRequest, Problem> {
+    let given = Given::read(uri, REPORT)?;
+    Ok(ReportRequest {
+        as_of: given.parsed("as_of")?.unwrap_or(defaults.as_of),
+        windows: given.parsed("windows")?.unwrap_or(defaults.windows),
+        closed: given.parsed("closed")?.unwrap_or(defaults.closed),
+    })
 }
 
 /// The `report_id` of `/get_report`.
 pub(super) fn report_id(uri: &Uri) -> Result<Uuid, Problem> {
-    match parameters(uri, &["report_id"])?.pop() {
-        Some((name, value)) => {
-            Uuid::try_parse(&value).map_err(|_| bad_value(&name, "expected the UUID that the trigger returned", &value))
-        }
+    match Given::read(uri, REPORT_ID)?.text("report_id") {
+        Some(value) => Uuid::try_parse(value)
+            .map_err(|_| bad_value("report_id", "expected the UUID that the trigger returned", value)),
         None => Err(bad("expected the query parameter report_id, found none")),
     }
 }
 
-/// The parameters in their order, each one of `accepted` and there once.
-fn parameters(uri: &Uri, accepted: &[&str]) -> Result<Vec<(String, String)>, Problem> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        if !accepted.contains(&name.as_ref()) {
-            return Err(bad(format!(
-                "expected no query parameter but {}, found {:?}",
-                accepted.join(", "),
-                echo(&name)
-            )));
+/// The parameters of a request, each one that it takes and there once.
+pub(super) struct Given(Vec<(String, String)>);
+
+impl Given {
+    pub(super) fn read(uri: &Uri, accepted: &[Param]) -> Result<Self, Problem> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if !accepted.iter().any(|param| param.name == name) {
+                return Err(not_accepted(accepted, &name));
+            }
+            if found.iter().any(|(earlier, _)| *earlier == name) {
+                return Err(bad(format!("expected query parameter {name} once, found it twice")));
+            }
+            found.push((name.into_owned(), value.into_owned()));
         }
-        if found.iter().any(|(earlier, _)| *earlier == name) {
-            return Err(bad(format!("expected query parameter {name} once, found it twice")));
-        }
-        found.push((name.into_owned(), value.into_owned()));
+        Ok(Given(found))
     }
-    Ok(found)
+
+    /// The value of a parameter, if it is given.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The same, understood.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let parse = |value: &str| {
+            let parsed = value.parse();
+            parsed.map_err(|expected: T::Err| bad_value(name, &expected.to_string(), value))
+        };
+        self.text(name).map(parse).transpose()
+    }
+
+    /// A whole number within a range.
+    pub(super) fn number(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, Problem> {
+        let parse = |value: &str| {
+            // "+7" would parse.
+            let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+            let number = value.parse().ok().filter(|number| digits && range.contains(number));
+            number.ok_or_else(|| {
+                let (min, max) = (range.start(), range.end());
+                let expected = if *max == usize::MAX {
+                    format!("expected a whole number from {min} on")
+                } else {
+                    format!("expected a whole number from {min} to {max}")
+                };
+                bad_value(name, &expected, value)
+            })
+        };
+        self.text(name).map(parse).transpose()
+    }
 }
 
-fn bad_value(name: &str, expected: &str, value: &str) -> Problem {
+fn not_accepted(accepted: &[Param], name: &str) -> Problem {
+    let names: Vec<&str> = accepted.iter().map(|param| param.name).collect();
+    let expected = if names.is_empty() {
+        "expected no query parameter".to_owned()
+    } else {
+        format!("expected no query parameter but {}", names.join(", "))
+    };
+    bad(format!("{expected}, found {:?}", echo(name)))
+}
+
+pub(super) fn bad_value(name: &str, expected: &str, value: &str) -> Problem {
     let found = echo(value);
     bad(format!("query parameter {name}: {expected}, found {found:?}"))
 }
 
-fn bad(detail: impl Into<String>) -> Problem {
+pub(super) fn bad(detail: impl Into<String>) -> Problem {
     let (status, title) = (StatusCode::BAD_REQUEST, "Bad query parameter");
     Problem::new(status, "bad-parameter", title, detail)
 }
@@ -70,8 +175,4 @@ fn echo(value: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

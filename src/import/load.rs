@@ -29,20 +29,37 @@ struct StagingSql {
     apply: &'static str,
 }
 
-const ACTIVITY: StagingSql = StagingSql {
-    create: "CREATE TEMPORARY TABLE uptally_import_activity \
-             (store_id text NOT NULL, timestamp_utc timestamptz NOT NULL, status text NOT NULL) ON COMMIT DROP",
-    truncate: "TRUNCATE pg_temp.uptally_import_activity",
-    copy: "COPY pg_temp.uptally_import_activity (store_id, timestamp_utc, status) FROM STDIN (FORMAT binary)",
-    apply: "WITH applied AS (
+/// The statement that moves rows on from a table or whatever else has them.
+macro_rules! apply_activity {
+    ($rows:literal) => {
+        concat!(
+            "WITH applied AS (
               INSERT INTO public.store_activity AS a (store_id, timestamp_utc, status)
-              SELECT i.store_id, i.timestamp_utc, i.status FROM pg_temp.uptally_import_activity AS i
+              SELECT i.store_id, i.timestamp_utc, i.status FROM ",
+            $rows,
+            " AS i
               WHERE i.status IS DISTINCT FROM (SELECT b.status FROM public.store_activity AS b
                 WHERE b.store_id = i.store_id AND b.timestamp_utc = i.timestamp_utc)
               ON CONFLICT (store_id, timestamp_utc) DO UPDATE SET status = excluded.status
               WHERE a.status IS DISTINCT FROM excluded.status
               RETURNING a.xmax = 0 AS is_new)
-            SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied",
+            SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied"
+        )
+    };
+}
+
+/// The same for rows that come with the statement: ids, instants, statuses. Each key must be there once. No temporary table,
+/// which would be entries in the catalog for each of many small bodies.
+pub(super) const POSTED: &str = apply_activity!(
+    "(SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[]) AS u (store_id, timestamp_utc, status))"
+);
+
+const ACTIVITY: StagingSql = StagingSql {
+    create: "CREATE TEMPORARY TABLE uptally_import_activity \
+             (store_id text NOT NULL, timestamp_utc timestamptz NOT NULL, status text NOT NULL) ON COMMIT DROP",
+    truncate: "TRUNCATE pg_temp.uptally_import_activity",
+    copy: "COPY pg_temp.uptally_import_activity (store_id, timestamp_utc, status) FROM STDIN (FORMAT binary)",
+    apply: apply_activity!("pg_temp.uptally_import_activity"),
 };
 
 const TIMEZONES: StagingSql = StagingSql {

@@ -2,13 +2,15 @@
 //!
 //! Three rooms: [`record`] and [`row`] turn bytes into typed rows and know no database; `chunk` turns
 //! rows into Postgres's binary COPY format; `load` puts chunks into the tables. Parsing runs on a
-//! thread of its own so that it overlaps with what Postgres does.
+//! thread of its own so that it overlaps with what Postgres does. What comes in one body over HTTP has its own way
+//! ([`Posted`]) through the same rules.
 //!
 //! Not here: opening hours, time zones and timelines as rules (the model), and the command line.
 
 mod chunk;
 mod error;
 mod load;
+mod posted;
 mod produce;
 pub mod record;
 mod reject;
@@ -25,6 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_postgres::Client;
 
 pub use error::ImportError;
+pub use posted::{BodyFormat, Posted, PostedError, PostedSummary};
 pub use reject::Reject;
 pub use summary::{ImportSummary, TableSummary};
 

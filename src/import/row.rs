@@ -48,6 +48,14 @@ impl<'a> ActivityRow<'a> {
     /// The first field that is not right.
     pub fn parse(record: &Record<'a>) -> Result<Self, BadField> {
         let [store_id, status, at, _] = record.fields;
+        Self::of(store_id, status, at)
+    }
+
+    /// Reads the texts of its columns, in the order of [`super::Table::columns`].
+    ///
+    /// # Errors
+    /// The first that is not right.
+    pub fn of(store_id: &'a str, status: &str, at: &str) -> Result<Self, BadField> {
         Ok(ActivityRow {
             store_id: parse_store_id(store_id)?,
             status: status.parse().map_err(|_| bad(1, "active or inactive"))?,

@@ -5,7 +5,8 @@
 
 use std::error::Error as StdError;
 use std::fs::File;
-use std::io::Write;
+use std::io::{SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
-use tokio::io::AsyncReadExt;
+use object_store::{
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload,
+};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use url::Url;
 use uuid::Uuid;
 
@@ -180,19 +183,32 @@ impl Archive {
             .map_err(ArchiveError::Sync)
     }
 
-    /// Opens a report's file; `None` if there is none.
-    pub async fn get(&self, report_id: Uuid) -> Result<Option<StoredReport>, ArchiveError> {
-        let found = match self.files.get(&self.path(report_id)).await {
+    /// Opens a report's file; `None` if there is none. `part`: only these bytes of it, which must be there.
+    pub async fn get(&self, report_id: Uuid, part: Option<Range<u64>>) -> Result<Option<StoredReport>, ArchiveError> {
+        let options = GetOptions {
+            range: part.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let found = match self.files.get_opts(&self.path(report_id), options).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let csv_bytes = found.meta.size;
+        let (csv_bytes, range) = (found.meta.size, found.range);
         let stream = match found.payload {
-            GetResultPayload::File(file, _) => read_file(tokio::fs::File::from_std(file)),
+            GetResultPayload::File(file, _) => read_file(tokio::fs::File::from_std(file), range),
             GetResultPayload::Stream(stream) => stream.map_err(ArchiveError::from).boxed(),
         };
         Ok(Some(StoredReport { csv_bytes, stream }))
+    }
+
+    /// The length of a report's file; `None` if there is none.
+    pub async fn length(&self, report_id: Uuid) -> Result<Option<u64>, ArchiveError> {
+        match self.files.head(&self.path(report_id)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn path(&self, report_id: Uuid) -> Path {
@@ -230,18 +246,28 @@ fn write_making_dir(dir: &FsPath, file: &FsPath, csv: &Csv) -> std::io::Result<(
     csv.pieces().iter().try_for_each(|piece| file.write_all(piece))
 }
 
-/// A local file in pieces of [`READ_BYTES`]. (The object store's own stream reads 8 KiB at a time,
+/// A part of a local file in pieces of [`READ_BYTES`]. (The object store's own stream reads 8 KiB at a time,
 /// each on another thread: a hundred hops for a usual report.)
-fn read_file(file: tokio::fs::File) -> BoxStream<'static, Result<Bytes, ArchiveError>> {
-    stream::try_unfold(file, |mut file| async move {
-        let mut piece = BytesMut::with_capacity(READ_BYTES);
-        match file.read_buf(&mut piece).await {
-            Ok(0) => Ok(None),
-            Ok(_) => Ok(Some((piece.freeze(), file))),
-            Err(error) => Err(ArchiveError::Read(error)),
+fn read_file(file: tokio::fs::File, part: Range<u64>) -> BoxStream<'static, Result<Bytes, ArchiveError>> {
+    let length = part.end.saturating_sub(part.start);
+    let opened = async move {
+        let mut file = file;
+        if part.start > 0 {
+            file.seek(SeekFrom::Start(part.start))
+                .await
+                .map_err(ArchiveError::Read)?;
         }
-    })
-    .boxed()
+        let pieces = stream::try_unfold(file.take(length), |mut file| async move {
+            let mut piece = BytesMut::with_capacity(READ_BYTES);
+            match file.read_buf(&mut piece).await {
+                Ok(0) => Ok(None),
+                Ok(_) => Ok(Some((piece.freeze(), file))),
+                Err(error) => Err(ArchiveError::Read(error)),
+            }
+        });
+        Ok::<_, ArchiveError>(pieces)
+    };
+    stream::once(opened).try_flatten().boxed()
 }
 
 /// Files named `<uuid>.csv#<number>`: the second names of puts that never came to their rename.
@@ -267,7 +293,7 @@ mod tests {
     use super::*;
 
     async fn read(archive: &Archive, id: Uuid) -> Option<Vec<u8>> {
-        let stored = archive.get(id).await.unwrap()?;
+        let stored = archive.get(id, None).await.unwrap()?;
         let pieces: Vec<Bytes> = stored.stream.try_collect().await.unwrap();
         let all = pieces.concat();
         assert_eq!(all.len() as u64, stored.csv_bytes);
@@ -280,10 +306,20 @@ mod tests {
         let archive = Archive::open(dir.path().join("a/b").to_str().unwrap()).unwrap();
         let id = Uuid::new_v4();
         assert_eq!(read(&archive, id).await, None);
-        let long = vec![b'x'; 3 * READ_BYTES + 7];
+        let long: Vec<u8> = (0..3 * READ_BYTES + 7)
+            .map(|place| u8::try_from(place % 251).unwrap())
+            .collect();
         archive.put(id, long.clone().into()).await.unwrap();
         archive.persist(id).await.unwrap();
-        assert_eq!(read(&archive, id).await, Some(long));
+        assert_eq!(read(&archive, id).await, Some(long.clone()));
+        let last = long.len() as u64;
+        for part in [0..1, 5..READ_BYTES as u64 + 9, last - 3..last] {
+            let stored = archive.get(id, Some(part.clone())).await.unwrap().unwrap();
+            assert_eq!(stored.csv_bytes, last, "of the whole file");
+            let pieces: Vec<Bytes> = stored.stream.try_collect().await.unwrap();
+            let (start, end) = (usize::try_from(part.start).unwrap(), usize::try_from(part.end).unwrap());
+            assert!(pieces.concat() == long[start..end], "{part:?}");
+        }
         archive.put(id, b"short".to_vec().into()).await.unwrap();
         assert_eq!(read(&archive, id).await, Some(b"short".to_vec()));
         let names: Vec<_> = std::fs::read_dir(dir.path().join("a/b")).unwrap().collect();

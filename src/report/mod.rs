@@ -18,9 +18,9 @@ use futures_util::future::BoxFuture;
 
 pub use archive::{Archive, ArchiveError, StoredReport};
 pub use csv::Csv;
-pub use registry::{FetchError, Fetched, Limits, Registry, TriggerError, Triggered};
+pub use registry::{FetchError, Found, Limits, Opened, Registry, ReportFile, TriggerError, Triggered};
 pub use request::{AsOf, ParseAsOfError, ReportRequest};
-pub use table::{Connect, ConnectError, TableError};
+pub use table::{Connect, ConnectError, Report, ReportState, TableError};
 
 use crate::time::Timestamp;
 use crate::window::{ClosedTime, Windows};

@@ -9,17 +9,20 @@
 //! Whoever asks for what a waiting report was asked for gets that report (module `waiting`).
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early};
-use super::table::{Connect, Ending, Recorded, Table, TableError};
+use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
 use super::{AsOf, Coverage, Csv, ReportRequest, Source, stage, waiting};
 use crate::failpoint;
@@ -27,6 +30,9 @@ use crate::time::Timestamp;
 
 /// A longer CSV is read from the archive, piece by piece: a slow client must not hold all of it in memory.
 const FRESH_BYTES_MAX: u64 = 8 << 20;
+
+/// Endings that are kept for somebody who is slow to hear of them.
+const ENDINGS_MAX: usize = 64;
 
 /// All reports. Cheap to clone; the clones are one registry.
 #[derive(Clone)]
@@ -94,21 +100,38 @@ pub enum TriggerError {
 }
 
 /// What is known of a report.
-pub enum Fetched {
+pub enum Found {
     /// No such report.
     Unknown,
     /// Not finished.
     Running,
-    /// Here is its CSV.
-    Complete(StoredReport),
-    /// It ended without a CSV.
+    /// It has a file.
+    Complete(ReportFile),
+    /// It ended without a file.
     Failed {
         /// Why, in words for whoever asked.
         reason: String,
     },
-    /// It was complete, but its file is missing or is not the one that was written.
+}
+
+/// The file of a complete report, not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportFile {
+    /// Its report.
+    pub report_id: Uuid,
+    /// Its length.
+    pub bytes: u64,
+    /// Of the same report, equal tags are equal bytes. Letters and digits.
+    pub entity_tag: String,
+}
+
+/// A report's file, opened.
+pub enum Opened {
+    /// Here it is.
+    File(StoredReport),
+    /// It is missing, or is not the one that was written.
     Gone {
-        /// What is wrong with the file.
+        /// What is wrong with it.
         reason: &'static str,
     },
 }
@@ -140,6 +163,8 @@ pub(super) struct Inner {
     pub(super) waiting: Arc<Waiting>,
     draining: AtomicBool,
     pub(super) limits: Limits,
+    /// Who wants to know which reports end.
+    pub(super) told: broadcast::Sender<Uuid>,
     /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
     pub(super) fresh: Mutex<Option<(Uuid, Csv)>>,
 }
@@ -166,6 +191,7 @@ impl Registry {
                 waiting: Arc::default(),
                 draining: AtomicBool::new(false),
                 limits: Limits { running_max, ..limits },
+                told: broadcast::Sender::new(ENDINGS_MAX),
                 fresh: Mutex::new(None),
             }),
         }
@@ -206,35 +232,66 @@ impl Registry {
         }
     }
 
-    /// What is known of a report now, and its CSV if it is complete.
-    pub async fn fetch(&self, report_id: Uuid) -> Result<Fetched, FetchError> {
+    /// What is known of a report now.
+    pub async fn find(&self, report_id: Uuid) -> Result<Found, FetchError> {
         let inner = &self.inner;
         let in_memory = inner.states.get(&report_id).map(|state| state.clone());
         let recorded = match in_memory {
             Some(State::Running) => Recorded::Running,
-            Some(State::Ended(ending)) => match &*ending {
-                Ending::Complete { csv_bytes, .. } => Recorded::Complete { csv_bytes: *csv_bytes },
-                Ending::Failed { reason, .. } => Recorded::Failed { reason: reason.clone() },
-            },
+            Some(State::Ended(ending)) => ending.recorded(),
             None => match inner.table.find(report_id).await? {
                 Some(recorded) => recorded,
-                None => return Ok(Fetched::Unknown),
+                None => return Ok(Found::Unknown),
             },
         };
         Ok(match recorded {
-            Recorded::Running => Fetched::Running,
-            Recorded::Failed { reason } => Fetched::Failed { reason },
-            Recorded::Complete { .. } if let Some(csv) = inner.take_fresh(report_id) => Fetched::Complete(csv.into()),
-            Recorded::Complete { csv_bytes } => match inner.archive.get(report_id).await? {
-                Some(stored) if stored.csv_bytes == csv_bytes => Fetched::Complete(stored),
-                Some(_) => Fetched::Gone {
-                    reason: "the report's file is not of the length that was written",
-                },
-                None => Fetched::Gone {
-                    reason: "the report's file is missing",
-                },
+            Recorded::Running => Found::Running,
+            Recorded::Failed { reason } => Found::Failed { reason },
+            Recorded::Complete { csv_bytes, made_of } => Found::Complete(ReportFile {
+                report_id,
+                bytes: csv_bytes,
+                entity_tag: entity_tag(report_id, &made_of, csv_bytes),
+            }),
+        })
+    }
+
+    /// Opens a report's file. `part`: only these bytes of it.
+    pub async fn open(&self, file: &ReportFile, part: Option<Range<u64>>) -> Result<Opened, FetchError> {
+        let inner = &self.inner;
+        if part.is_none()
+            && let Some(csv) = inner.take_fresh(file.report_id)
+        {
+            return Ok(Opened::File(csv.into()));
+        }
+        let stored = inner.archive.get(file.report_id, part).await?;
+        let reason = fault(stored.as_ref().map(|stored| stored.csv_bytes), file);
+        Ok(match (reason, stored) {
+            (None, Some(stored)) => Opened::File(stored),
+            (reason, _) => Opened::Gone {
+                reason: reason.unwrap_or(MISSING),
             },
         })
+    }
+
+    /// What is wrong with a report's file, if something is. It is left to whoever fetches it.
+    pub async fn fault(&self, file: &ReportFile) -> Result<Option<&'static str>, FetchError> {
+        let length = self.inner.archive.length(file.report_id).await?;
+        Ok(fault(length, file))
+    }
+
+    /// A report as its row says it; none if there is none.
+    pub async fn report(&self, report_id: Uuid) -> Result<Option<Report>, TableError> {
+        self.inner.table.report(report_id).await
+    }
+
+    /// The newest reports of those that were triggered before an instant, newest first.
+    pub async fn newest(&self, before: Timestamp, count: u32) -> Result<Vec<Report>, TableError> {
+        self.inner.table.newest(before, count).await
+    }
+
+    /// Tells of every report that ends from now on, once its row says so. Who is slow misses the oldest.
+    pub fn endings(&self) -> broadcast::Receiver<Uuid> {
+        self.inner.told.subscribe()
     }
 
     /// Starts ending every report whose row says `running` and that nobody runs: those of an
@@ -361,6 +418,31 @@ impl Inner {
 enum Start {
     Now(OwnedSemaphorePermit),
     Later(Place),
+}
+
+const MISSING: &str = "the report's file is missing";
+
+/// What is wrong with a file of this length, or with none.
+fn fault(length: Option<u64>, file: &ReportFile) -> Option<&'static str> {
+    match length {
+        Some(length) if length == file.bytes => None,
+        Some(_) => Some("the report's file is not of the length that was written"),
+        None => Some(MISSING),
+    }
+}
+
+/// What tells the bytes of a report from those of another making of it: a report that a crash cut off is made again, of
+/// another point.
+fn entity_tag(report_id: Uuid, MadeOf { as_of, cursors }: &MadeOf, bytes: u64) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!("{report_id} {as_of:?} {cursors:?} {bytes}"));
+    let digest: [u8; 32] = digest.finalize().into();
+    let (half, _) = digest.split_at(16);
+    half.iter().fold(String::new(), |mut tag, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(tag, "{byte:02x}");
+        tag
+    })
 }
 
 fn refused(_: &TriggerError) {

@@ -187,6 +187,8 @@ impl Inner {
             backoff.wait().await;
         }
         failpoint::pass("report.ended");
+        // Nobody may listen.
+        let _ = self.told.send(report_id);
     }
 
     fn remember(&self, report_id: Uuid, ending: Ending) -> Arc<Ending> {

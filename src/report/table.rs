@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
@@ -46,8 +48,58 @@ pub enum TableError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
     Running,
-    Complete { csv_bytes: u64 },
+    Complete { csv_bytes: u64, made_of: MadeOf },
     Failed { reason: String },
+}
+
+/// What a report's bytes follow from, beside its options: where both are the same, so are the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MadeOf {
+    pub(super) as_of: Option<Timestamp>,
+    pub(super) cursors: Vec<String>,
+}
+
+/// A report as its row says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its name.
+    pub report_id: Uuid,
+    /// How far it is.
+    pub state: ReportState,
+    /// When it was triggered, by the database's clock.
+    pub requested_at: Timestamp,
+    /// The instant that it is as of; none while a `latest` report runs.
+    pub as_of: Option<Timestamp>,
+    /// The words of the request: a row may be of another version.
+    pub windows: String,
+    /// Likewise.
+    pub closed: String,
+    /// Likewise.
+    pub format: String,
+    /// Likewise.
+    pub columns: String,
+    /// Rows of the file.
+    pub stores: Option<u64>,
+    /// Length of the file.
+    pub bytes: Option<u64>,
+    /// How long the run took, microseconds.
+    pub duration_us: Option<u64>,
+    /// When it ended, by the database's clock.
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// How far a report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportState {
+    /// It waits for its turn, or is being made.
+    Running,
+    /// Its file is there.
+    Complete,
+    /// It ended without a file.
+    Failed,
 }
 
 /// What a row is changed to when its report is over.
@@ -78,6 +130,27 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// As a row would say it.
+    pub(super) fn recorded(&self) -> Recorded {
+        match self {
+            Ending::Complete {
+                as_of,
+                cursors,
+                csv_bytes,
+                ..
+            } => Recorded::Complete {
+                csv_bytes: *csv_bytes,
+                made_of: MadeOf {
+                    as_of: Some(*as_of),
+                    cursors: cursors.clone(),
+                },
+            },
+            Ending::Failed { reason, .. } => Recorded::Failed { reason: reason.clone() },
+        }
+    }
+}
+
 /// A row left `running`, as it was asked for.
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -104,6 +177,8 @@ struct Session {
     insert: Statement,
     finish: Statement,
     find: Statement,
+    report: Statement,
+    newest: Statement,
     unfinished: Statement,
 }
 
@@ -123,7 +198,15 @@ const FINISH: &str = "UPDATE public.reports SET state = $2, as_of = COALESCE($3,
      WHERE report_id = $1 AND state = 'running' \
        AND pg_catalog.set_config('synchronous_commit', 'off', true) IS NOT NULL";
 
-const FIND: &str = "SELECT state, csv_bytes, failure FROM public.reports WHERE report_id = $1";
+const FIND: &str = "SELECT state, csv_bytes, failure, as_of, cursors FROM public.reports WHERE report_id = $1";
+
+const REPORT: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
+       duration_us, finished_at, failure \
+     FROM public.reports WHERE report_id = $1";
+
+const NEWEST: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
+       duration_us, finished_at, failure \
+     FROM public.reports WHERE requested_at < $1 ORDER BY requested_at DESC, report_id DESC LIMIT $2";
 
 const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed FROM public.reports \
      WHERE state = 'running' ORDER BY requested_at LIMIT $1";
@@ -207,6 +290,25 @@ impl Table {
         row.map(|row| recorded(&row)).transpose()
     }
 
+    /// A report; `None` if there is none.
+    pub(super) async fn report(&self, report_id: Uuid) -> Result<Option<Report>, TableError> {
+        let session = self.session().await?;
+        let params: Params<'_> = &[&report_id];
+        let row = session.client.query_opt(&session.report, params);
+        let row = self.within_deadline(&session, row).await?;
+        row.map(|row| report(&row)).transpose()
+    }
+
+    /// The newest reports of those that were triggered before an instant, newest first, at most `count`.
+    pub(super) async fn newest(&self, before: Timestamp, count: u32) -> Result<Vec<Report>, TableError> {
+        let session = self.session().await?;
+        let count = i64::from(count);
+        let params: Params<'_> = &[&before, &count];
+        let rows = session.client.query(&session.newest, params);
+        let rows = self.within_deadline(&session, rows).await?;
+        rows.iter().map(report).collect()
+    }
+
     /// The oldest rows that are `running`, at most [`UNFINISHED_MAX`].
     pub(super) async fn unfinished(&self) -> Result<Vec<Unfinished>, TableError> {
         let session = self.session().await?;
@@ -270,6 +372,8 @@ impl Session {
             insert: client.prepare_typed(INSERT, &insert_types).await?,
             finish: client.prepare(FINISH).await?,
             find: client.prepare(FIND).await?,
+            report: client.prepare(REPORT).await?,
+            newest: client.prepare(NEWEST).await?,
             unfinished: client.prepare(UNFINISHED).await?,
             client,
         })
@@ -281,12 +385,13 @@ fn recorded(row: &Row) -> Result<Recorded, TableError> {
     Ok(match state {
         "running" => Recorded::Running,
         "complete" => {
-            let csv_bytes: Option<i64> = row.try_get(1)?;
             // A length that is missing or negative matches no file, so nothing wrong is served.
             Recorded::Complete {
-                csv_bytes: csv_bytes
-                    .and_then(|bytes| u64::try_from(bytes).ok())
-                    .unwrap_or(u64::MAX),
+                csv_bytes: unsigned(row, 1)?.unwrap_or(u64::MAX),
+                made_of: MadeOf {
+                    as_of: row.try_get(3)?,
+                    cursors: row.try_get::<_, Option<_>>(4)?.unwrap_or_default(),
+                },
             }
         }
         _ => {
@@ -296,6 +401,34 @@ fn recorded(row: &Row) -> Result<Recorded, TableError> {
             }
         }
     })
+}
+
+fn report(row: &Row) -> Result<Report, TableError> {
+    Ok(Report {
+        report_id: row.try_get(0)?,
+        state: match row.try_get::<_, &str>(1)? {
+            "running" => ReportState::Running,
+            "complete" => ReportState::Complete,
+            _ => ReportState::Failed,
+        },
+        requested_at: row.try_get(2)?,
+        as_of: row.try_get(3)?,
+        windows: row.try_get(4)?,
+        closed: row.try_get(5)?,
+        format: row.try_get(6)?,
+        columns: row.try_get(7)?,
+        stores: unsigned(row, 8)?,
+        bytes: unsigned(row, 9)?,
+        duration_us: unsigned(row, 10)?,
+        finished_at: row.try_get(11)?,
+        failure: row.try_get(12)?,
+    })
+}
+
+/// A number of a column, which is not negative.
+fn unsigned(row: &Row, column: usize) -> Result<Option<u64>, tokio_postgres::Error> {
+    let number: Option<i64> = row.try_get(column)?;
+    Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
 
 fn to_bigint(count: u64) -> i64 {

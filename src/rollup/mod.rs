@@ -19,12 +19,14 @@ mod leaves;
 mod restore;
 mod snapshot;
 mod state;
+mod stretches;
 mod timeline;
 
 pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 pub use ids::StoreIndex;
 pub use snapshot::{Plan, Snapshot, StoreView, Sums};
 pub use state::DownCell;
+pub use stretches::{OpenDown, StoreNames};
 pub use timeline::{RECENT_MAX, Timeline};
 
 use std::collections::BTreeSet;
@@ -624,15 +626,19 @@ impl Rollup {
         }
     }
 
-    /// Lets the coverage begin at the hour of an observation, unless retention forbids.
+    /// Lets the coverage begin at the hour before that of an observation, unless retention forbids.
     fn extend_coverage(&mut self, at: Timestamp) {
-        if self.truncated || self.covers_from.is_some_and(|from| from <= at) {
+        // Nearly always, so before anything is computed.
+        if self.truncated || self.covers_from.is_some_and(|from| from.plus(2 * HOUR_US) <= at) {
+            return;
+        }
+        // One hour more: cells begin up to 45 minutes before the hour in UTC.
+        let hour = at.plus(-at.micros().rem_euclid(HOUR_US) - HOUR_US);
+        if self.covers_from.is_some_and(|from| from <= hour) {
             return;
         }
         let newest = self.newest.map_or(at, |newest| newest.max(at));
         let bound = newest.plus(-self.limits.retention_us);
-        // One hour more: cells begin up to 45 minutes before the hour in UTC.
-        let hour = at.plus(-at.micros().rem_euclid(HOUR_US) - HOUR_US);
         if hour < bound {
             self.truncated = true;
         }

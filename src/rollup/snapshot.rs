@@ -29,14 +29,15 @@ pub struct Snapshot {
 pub struct StoreView<'a> {
     /// Its id.
     pub id: &'a str,
-    state: &'a StoreState,
-    cells: &'a [DownCell],
-    schedules: &'a Schedules,
+    pub(super) state: &'a StoreState,
+    pub(super) cells: &'a [DownCell],
+    pub(super) schedules: &'a Schedules,
 }
 
 /// The windows of a report (hour, day, week) in every zone that a store is in.
 #[derive(Debug)]
 pub struct Plan {
+    as_of: Timestamp,
     zones: Vec<ZoneWindows>,
     /// Openings by number of the schedule, where those of the snapshot do not reach: far from the newest observation.
     /// Resolved when a store first needs them.
@@ -48,7 +49,7 @@ pub struct Plan {
 struct ZoneWindows {
     grid: Grid,
     spans: [Span; 3],
-    /// From the first to the last instant of any of them.
+    /// From the first instant of any of them to the one that they count back from.
     reach: Span,
     cells: [Range<i32>; 3],
     length_us: [i64; 3],
@@ -121,7 +122,7 @@ impl Snapshot {
             windows.is_some_and(|windows| resolved.openings.knows(windows.reach))
         };
         let far = (!all.iter().all(knows)).then(|| all.iter().map(|_| OnceLock::new()).collect());
-        Plan { zones, far }
+        Plan { as_of, zones, far }
     }
 
     fn state(&self, store: StoreNo) -> (&StoreState, &[DownCell]) {
@@ -129,6 +130,18 @@ impl Snapshot {
         let leaf = self.leaves.of(store);
         leaf.and_then(|leaf| Some((leaf.store(store)?, leaf.cells(store))))
             .unwrap_or((&VACANT, &[]))
+    }
+}
+
+impl Plan {
+    /// The openings of a schedule over the reach of the windows.
+    fn openings<'a>(&'a self, resolved: &'a Resolved, schedule: u32) -> Option<&'a Openings> {
+        let Some(far) = &self.far else {
+            return Some(&resolved.openings);
+        };
+        let windows = self.zones.get(resolved.zone as usize)?;
+        let resolve = || Openings::new(&resolved.schedule, windows.reach);
+        Some(far.get(schedule as usize)?.get_or_init(resolve))
     }
 }
 
@@ -140,7 +153,7 @@ impl ZoneWindows {
         ZoneWindows {
             grid,
             spans,
-            reach: windows.reach(),
+            reach: Span::new(windows.reach().start, as_of.plus(1)),
             cells: spans.map(|span| grid.cell_of(span.start)..grid.cell_of(span.end)),
             length_us: spans.map(Span::len_us),
         }
@@ -153,20 +166,21 @@ impl StoreView<'_> {
         self.state.timeline.last()
     }
 
+    /// Whether it is open at the instant of a plan, which must be of the same snapshot.
+    pub fn is_open(&self, plan: &Plan) -> bool {
+        let resolved = self.schedules.all.get(self.state.schedule as usize);
+        let openings = resolved.and_then(|resolved| plan.openings(resolved, self.state.schedule));
+        openings.is_some_and(|openings| openings.contains(plan.as_of))
+    }
+
     /// The sums of a report. None only if the plan is another snapshot's.
     pub fn sums(&self, plan: &Plan, closed: ClosedTime) -> Option<Sums> {
         let resolved = self.schedules.all.get(self.state.schedule as usize)?;
         let windows = plan.zones.get(resolved.zone as usize)?;
         // Asked for where needed only: of most stores a report without closed time needs no openings.
-        let open_us = |span: Span| match &plan.far {
-            None => resolved.openings.open_us(span),
-            Some(far) => {
-                let far = far.get(self.state.schedule as usize);
-                far.map_or(0, |openings| {
-                    let resolve = || Openings::new(&resolved.schedule, windows.reach);
-                    openings.get_or_init(resolve).open_us(span)
-                })
-            }
+        let open_us = |span: Span| {
+            let openings = plan.openings(resolved, self.state.schedule);
+            openings.map_or(0, |openings| openings.open_us(span))
         };
         let mut down_us = kept_down_us(self.cells, &windows.cells);
         if let Some(Observation {

@@ -54,6 +54,11 @@ impl WeeklyHours {
         self.intervals.is_empty()
     }
 
+    /// All intervals, by weekday and start.
+    pub fn all(&self) -> &[Interval] {
+        &self.intervals
+    }
+
     /// The intervals that begin on a weekday, by their start.
     pub fn of_day(&self, weekday: Weekday) -> impl Iterator<Item = &Interval> {
         let day = u8::try_from(weekday.num_days_from_monday()).unwrap_or(u8::MAX);

@@ -20,6 +20,9 @@ use crate::time::{DAY_US, Span, Timestamp};
 /// The zone of a store that has no row in `store_timezones`.
 pub const DEFAULT_ZONE: Tz = Tz::America__Chicago;
 
+/// How far ahead is looked for the next opening or closing.
+const CHANGE_REACH_US: i64 = 35 * DAY_US;
+
 /// A time zone and weekly hours: all that decides when a store is open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Schedule {
@@ -73,6 +76,14 @@ impl Schedule {
             date = next;
         }
         union(pieces)
+    }
+
+    /// When it next opens or closes after an instant, in the five weeks from there.
+    pub fn next_change(&self, after: Timestamp) -> Option<Timestamp> {
+        let reach = Span::new(after, after.plus(CHANGE_REACH_US));
+        let first = self.openings(reach).first().copied()?;
+        let change = if first.start > after { first.start } else { first.end };
+        (change < reach.end).then_some(change)
     }
 
     /// Opening time in microseconds by cell, for the [`Grid::cells_per_day`] cells from `first` on.
@@ -234,6 +245,19 @@ mod tests {
             s.openings(span("2022-03-26T12:00:00Z", "2022-03-27T12:00:00Z")),
             [span("2022-03-26T18:00:00Z", "2022-03-26T22:00:00Z")]
         );
+    }
+
+    #[test]
+    fn the_next_change_is_an_opening_or_a_closing() {
+        let s = schedule("America/Chicago", &[(0, "09:00", "12:00"), (2, "10:30", "22:00")]);
+        let after = |text| s.next_change(at(text));
+        assert_eq!(after("2023-01-23T14:59:59Z"), Some(at("2023-01-23T15:00:00Z")));
+        assert_eq!(after("2023-01-23T15:00:00Z"), Some(at("2023-01-23T18:00:00Z")));
+        assert_eq!(after("2023-01-23T18:00:00Z"), Some(at("2023-01-25T16:30:00Z")));
+        let always = Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open());
+        assert_eq!(always.next_change(at(WEEK.0)), None);
+        let every_day: Vec<_> = (0..7).map(|day| (day, "00:00", "24:00")).collect();
+        assert_eq!(schedule("America/Chicago", &every_day).next_change(at(WEEK.0)), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Openings of one schedule over a stretch of time, resolved once and asked often.
 
 use super::Schedule;
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 
 /// The openings of a schedule within `covers`: sorted, disjoint, not touching, clipped to it.
 #[derive(Debug, Clone)]
@@ -33,6 +33,12 @@ impl Openings {
     /// Opening time inside `span` in microseconds.
     pub fn open_us(&self, span: Span) -> i64 {
         self.within(span).map(Span::len_us).sum()
+    }
+
+    /// Whether the schedule is open at an instant, which must lie within what was resolved.
+    pub fn contains(&self, at: Timestamp) -> bool {
+        let next = self.spans.partition_point(|opening| opening.end <= at);
+        self.spans.get(next).is_some_and(|opening| opening.contains(at))
     }
 
     /// Whether a stretch lies within what was resolved.

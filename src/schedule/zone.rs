@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use chrono::{LocalResult, NaiveDate, NaiveTime, Offset, TimeDelta, TimeZone};
+use chrono::{LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::{OffsetComponents, Tz};
 use dashmap::DashMap;
 
@@ -48,6 +48,11 @@ impl Zone {
     /// The grid of cells.
     pub fn grid(self) -> Grid {
         self.grid
+    }
+
+    /// What the clocks show at an instant.
+    pub fn local_time(self, at: Timestamp) -> NaiveDateTime {
+        self.tz.from_utc_datetime(&at.to_chrono().naive_utc()).naive_local()
     }
 
     /// The local calendar date at an instant.
@@ -149,6 +154,12 @@ impl Grid {
     /// 24 or 48.
     pub fn cells_per_day(self) -> usize {
         24 * usize::from(self.cells_per_hour())
+    }
+
+    /// How long after each full UTC hour the first cell of that hour begins, and so how long after its end the last one is
+    /// over.
+    pub fn offset_us(self) -> i64 {
+        (-self.phase_us).rem_euclid(self.cell_us)
     }
 
     /// The cell that holds an instant.

@@ -1,6 +1,6 @@
 //! The end, by SIGTERM, while reports are made and clients are slow.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -148,4 +148,33 @@ async fn a_database_that_is_away_does_not_hold_up_the_end() {
     serve.signal(Signal::TERM);
     assert_eq!(serve.exit_code(Duration::from_secs(10)), Some(0));
     println!("ended {:?} after SIGTERM without a database", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_events_end_at_once() {
+    let (database, state) = (filled().await, state_dir());
+    let mut serve = Serve::spawn(state.path(), Some(database.url()));
+    serve.wait_until_ready();
+    let mut stream = TcpStream::connect(serve.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut read = String::new();
+    let mut until = |what: &str, stream: &mut TcpStream| {
+        let mut piece = [0; 4096];
+        while !read.contains(what) {
+            let length = stream.read(&mut piece).unwrap();
+            assert!(length > 0, "{read}");
+            read.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+    };
+    until("event: fleet", &mut stream);
+    let insert = "INSERT INTO public.store_activity VALUES ('new here', now(), 'active')";
+    database.connect().await.batch_execute(insert).await.unwrap();
+    until("\"store_id\":\"new here\",\"from\":null,\"to\":\"online\"", &mut stream);
+    let began = Instant::now();
+    serve.signal(Signal::TERM);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(serve.exit_code(Duration::from_secs(8)), Some(0));
 }

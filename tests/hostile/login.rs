@@ -3,6 +3,9 @@
 use std::fs;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::filled;
 use super::support::serve::{Serve, try_http_with};
 use super::support::state_dir;
@@ -10,6 +13,7 @@ use super::support::state_dir;
 const READ: &str = "read-4f1c0b7e5d2a9f8e7d6c5b4a39281706";
 const NEW_READ: &str = "new-read-4f1c0b7e5d2a9f8e7d6c5b4a39281706";
 const TRIGGER: &str = "trigger-4f1c0b7e5d2a9f8e7d6c5b4a39281706";
+const WRITE: &str = "write-4f1c0b7e5d2a9f8e7d6c5b4a39281706";
 const WRONG: &str = "wrong-4f1c0b7e5d2a9f8e7d6c5b4a39281706";
 const PASSWORD: &str = "hunter2-of-the-database";
 
@@ -49,6 +53,7 @@ async fn tokens_open_what_they_are_for_and_are_never_logged() {
     let env = [
         ("UPTALLY__HTTP__READ_TOKENS_FILE", file.to_str().unwrap()),
         ("UPTALLY__HTTP__TRIGGER_TOKENS", TRIGGER),
+        ("UPTALLY__HTTP__WRITE_TOKENS", WRITE),
         ("UPTALLY__LOG__FILTER", "trace"),
     ];
     let mut serve = Serve::spawn_by(&[], state.path(), Some(&url), &env);
@@ -58,15 +63,20 @@ async fn tokens_open_what_they_are_for_and_are_never_logged() {
         try_http_with(&address, method, path, if token.is_empty() { "" } else { &header }).unwrap()
     };
     serve.wait_until_ready();
-    for (token, metrics, trigger) in [
-        ("", 401, 401),
-        (WRONG, 401, 401),
-        (READ, 200, 403),
-        (NEW_READ, 200, 403),
-        (TRIGGER, 200, 202),
+    for (token, metrics, trigger, write) in [
+        ("", 401, 401, 401),
+        (WRONG, 401, 401, 401),
+        (READ, 200, 403, 403),
+        (NEW_READ, 200, 403, 403),
+        (TRIGGER, 200, 202, 403),
+        // Past the login: there is no body.
+        (WRITE, 403, 403, 415),
     ] {
-        assert_eq!(ask("GET", "/metrics", token).0, metrics, "{token}");
+        for path in ["/metrics", "/api/v1/fleet", "/docs/api", "/openapi.json"] {
+            assert_eq!(ask("GET", path, token).0, metrics, "{path} {token}");
+        }
         assert_eq!(ask("POST", "/trigger_report", token).0, trigger, "{token}");
+        assert_eq!(ask("POST", "/api/v1/activity", token).0, write, "{token}");
         assert_eq!(ask("GET", "/healthz", token).0, 200, "{token}");
     }
     let (_, head, _) = ask("POST", "/trigger_report", TRIGGER);
@@ -76,6 +86,34 @@ async fn tokens_open_what_they_are_for_and_are_never_logged() {
     assert_eq!(status, 200);
     assert!(csv.starts_with("store_id,"));
     assert_eq!(ask("GET", location, "").0, 401);
+    // As a browser logs in by itself, with any user.
+    let basic = |token: &str, more: &str| {
+        let login = BASE64_STANDARD.encode(format!("somebody:{token}"));
+        format!("Authorization: Basic {login}\r\n{more}")
+    };
+    let (status, head, _) = try_http_with(&address, "GET", "/docs/api", "").unwrap();
+    assert!(
+        status == 401 && head.contains("www-authenticate: Basic realm=\"uptally\""),
+        "{head}"
+    );
+    let ours = format!("Origin: http://{address}\r\n");
+    for (method, path, token, more, expected) in [
+        ("GET", "/docs/api", READ, "", 200),
+        ("GET", "/docs/api", WRONG, "", 401),
+        ("POST", "/trigger_report", TRIGGER, &*ours, 202),
+        ("POST", "/trigger_report", READ, &ours, 403),
+        ("POST", "/trigger_report", TRIGGER, "", 403),
+        (
+            "POST",
+            "/trigger_report",
+            TRIGGER,
+            "Origin: http://evil.example\r\n",
+            403,
+        ),
+    ] {
+        let answer = try_http_with(&address, method, path, &basic(token, more)).unwrap();
+        assert_eq!(answer.0, expected, "{method} {path} {token} {more}");
+    }
     let twice = format!("Authorization: Bearer {READ}\r\nAuthorization: Bearer {READ}\r\n");
     assert_eq!(try_http_with(&address, "GET", "/metrics", &twice).unwrap().0, 400);
 
@@ -86,7 +124,7 @@ async fn tokens_open_what_they_are_for_and_are_never_logged() {
         log.contains("DEBUG") && log.contains("/trigger_report"),
         "the log is there: {log}"
     );
-    for secret in [READ, NEW_READ, TRIGGER, WRONG, PASSWORD] {
+    for secret in [READ, NEW_READ, TRIGGER, WRITE, WRONG, PASSWORD] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 

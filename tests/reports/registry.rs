@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use tempfile::tempdir;
-use uptally::report::{AsOf, Fetched, Limits, Registry, ReportRequest, TriggerError, Triggered};
+use uptally::report::{AsOf, Found, Limits, Opened, Registry, ReportRequest, TriggerError, Triggered};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 use uuid::Uuid;
@@ -25,16 +25,22 @@ const LATEST_REPORT: ReportRequest = ReportRequest {
 async fn end_of(registry: &Registry, id: Uuid) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + Duration::from_secs(8);
     while Instant::now() < deadline {
-        match registry.fetch(id).await.unwrap() {
-            Fetched::Running => tokio::time::sleep(Duration::from_micros(200)).await,
-            Fetched::Complete(stored) => {
-                let pieces: Vec<_> = stored.stream.try_collect().await.unwrap();
-                return Ok(pieces.concat());
+        let file = match registry.find(id).await.unwrap() {
+            Found::Running => {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+                continue;
             }
-            Fetched::Failed { reason } => return Err(reason),
-            Fetched::Gone { reason } => return Err(reason.to_owned()),
-            Fetched::Unknown => panic!("report {id} is unknown"),
-        }
+            Found::Complete(file) => file,
+            Found::Failed { reason } => return Err(reason),
+            Found::Unknown => panic!("report {id} is unknown"),
+        };
+        return match registry.open(&file, None).await.unwrap() {
+            Opened::File(stored) => {
+                let pieces: Vec<_> = stored.stream.try_collect().await.unwrap();
+                Ok(pieces.concat())
+            }
+            Opened::Gone { reason } => Err(reason.to_owned()),
+        };
     }
     panic!("report {id} did not end");
 }
@@ -92,8 +98,8 @@ async fn a_report_is_recorded_made_and_found_again() {
     // Another life: the table answers.
     let reports = registry(&source, csvs.path(), database.connector(), limits());
     assert_eq!(end_of(&reports, latest.report_id).await.unwrap(), expected);
-    let unknown = reports.fetch(Uuid::new_v4()).await.unwrap();
-    assert!(matches!(unknown, Fetched::Unknown));
+    let unknown = reports.find(Uuid::new_v4()).await.unwrap();
+    assert!(matches!(unknown, Found::Unknown));
 }
 
 #[tokio::test]
@@ -230,8 +236,8 @@ fn reports_cut_off_by_a_kill_are_ended_by_the_next_life() {
         let reports = registry(&source, csvs.path(), database.connector(), limits());
         reports.recover();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let waiting = reports.fetch(now.report_id).await.unwrap();
-        assert!(matches!(waiting, Fetched::Running), "until loaded");
+        let waiting = reports.find(now.report_id).await.unwrap();
+        assert!(matches!(waiting, Found::Running), "until loaded");
         coverage.earliest = early.plus(1);
         *source.coverage.lock().unwrap() = Some(coverage);
 
@@ -257,7 +263,7 @@ async fn a_database_that_is_away_delays_the_row_but_not_the_report() {
     database.down();
     source.gate.add_permits(1);
     end_of(&reports, id).await.unwrap();
-    assert!(reports.fetch(Uuid::new_v4()).await.is_err(), "not unknown");
+    assert!(reports.find(Uuid::new_v4()).await.is_err(), "not unknown");
     let refused = reports.trigger(LATEST_REPORT).await.unwrap_err();
     assert!(matches!(refused, TriggerError::Table(_)), "{refused}");
     database.up();
@@ -280,7 +286,7 @@ async fn an_ending_that_the_database_forgot_is_written_again() {
         AND datname = current_database()";
     admin.batch_execute(undo).await.unwrap();
     // The next use of the table, whatever it is, finds the session lost.
-    while reports.fetch(Uuid::new_v4()).await.is_err() {}
+    while reports.find(Uuid::new_v4()).await.is_err() {}
     until(&database, "bool_and(state = 'complete' AND csv_bytes > 0)").await;
     assert_eq!(source.gate.available_permits(), 1, "made once only");
 }

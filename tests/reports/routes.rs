@@ -11,13 +11,14 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tempfile::tempdir;
-use uptally::http::{Access, Api, Tokens, router};
+use uptally::clock::Clock;
+use uptally::http::{Access, ActivityLimits, Api, Events, Tokens, router};
 use uptally::report::{AsOf, Connect, Limits, ReportRequest};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 
 use super::fake::{Behaviour, FakeSource, LATEST, OPEN, csv_of, limits, registry};
-use super::support::TestDatabase;
+use super::support::{TestDatabase, live_of_nobody};
 
 const UNKNOWN: &str = "/get_report?report_id=6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
 
@@ -72,6 +73,9 @@ async fn answer(router: &Router, request: Request<Body>) -> Answer {
 fn app(source: &Arc<FakeSource>, csvs: &Path, connect: Connect, limits: Limits) -> Router {
     router(Api {
         registry: registry(source, csvs, connect, limits),
+        live: live_of_nobody(),
+        events: Events::new(&Clock::System, 1),
+        activity: ActivityLimits::default(),
         defaults: ReportRequest::default(),
         access: loopback(),
         metrics_text: Arc::new(|| "figures 1\n".to_owned()),
@@ -268,10 +272,13 @@ async fn without_the_right_token_nothing_is_told() {
     let source = FakeSource::new(OPEN);
     let tokens = Tokens {
         read: vec![READ.parse().unwrap()],
-        trigger: Vec::new(),
+        ..Tokens::default()
     };
     let app = router(Api {
         registry: registry(&source, csvs.path(), no_database(), limits()),
+        live: live_of_nobody(),
+        events: Events::new(&Clock::System, 1),
+        activity: ActivityLimits::default(),
         defaults: ReportRequest::default(),
         access: Access::new("0.0.0.0:1".parse().unwrap(), tokens, Vec::new()).unwrap(),
         metrics_text: Arc::new(|| "figures 1\n".to_owned()),
@@ -328,6 +335,9 @@ async fn a_panic_is_a_problem() {
     let csvs = tempdir().unwrap();
     let app = router(Api {
         registry: registry(&FakeSource::new(OPEN), csvs.path(), no_database(), limits()),
+        live: live_of_nobody(),
+        events: Events::new(&Clock::System, 1),
+        activity: ActivityLimits::default(),
         defaults: ReportRequest::default(),
         access: loopback(),
         metrics_text: Arc::new(|| panic!("told to")),

@@ -31,7 +31,10 @@ use server::Server;
 use tempfile::TempDir;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
+use uptally::clock::Clock;
+use uptally::daemon::Daemon;
 use uptally::db::Database;
+use uptally::live::{self, Live};
 use uptally::report::Connect;
 
 /// A database of one test's own, gone with the value.
@@ -239,6 +242,13 @@ pub fn postmaster(state_dir: &Path) -> Pid {
 /// As the program reaches it.
 pub fn database(connection: &Config) -> Database {
     Database::new(connection, Duration::from_secs(5), Duration::from_secs(30)).unwrap()
+}
+
+/// What is asked about the stores of a daemon that never started.
+pub fn live_of_nobody() -> Live {
+    let nowhere = database(&"host=/nowhere user=nobody".parse().unwrap());
+    let (_, handle) = Daemon::new(nowhere.clone(), Clock::System, uptally::daemon::Settings::default());
+    Live::new(nowhere, handle, Clock::System, live::Settings::default())
 }
 
 /// A session.
