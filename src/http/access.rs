@@ -158,6 +158,11 @@ impl Access {
         Ok(Access(Arc::new(Gate { tokens, hosts })))
     }
 
+    /// Whether requests need a token.
+    pub(super) fn has_login(&self) -> bool {
+        self.0.tokens.is_some()
+    }
+
     fn admit(&self, request: &Request, rule: Rule) -> Result<Caller, Problem> {
         let Gate { tokens, hosts } = &*self.0;
         let host = host(request)?;

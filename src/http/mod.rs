@@ -14,6 +14,7 @@ mod events;
 mod file;
 mod negotiate;
 mod openapi;
+mod page;
 mod presence;
 mod problem;
 mod query;
@@ -91,6 +92,7 @@ pub fn router(api: Api) -> Router {
             access::admit,
         ))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(Arc::clone(&rules), page::show_problems))
         .layer(middleware::from_fn_with_state(rules, observe))
         .with_state(api)
 }

@@ -88,14 +88,16 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if let Some((name, value)) = self.header.map(|header| *header)
+        if let Some((name, value)) = self.header.as_deref()
             && let Ok(value) = HeaderValue::try_from(value)
         {
-            headers.insert(name, value);
+            headers.insert(name.clone(), value);
         }
         for challenge in &self.challenges {
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
+        // For those who show it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

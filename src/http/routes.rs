@@ -14,7 +14,7 @@ use super::access::Scope;
 use super::problem::Problem;
 use super::query::{self, Param};
 use super::v1::{activity, fleet, reports, stores};
-use super::{Api, docs, events, get_report, metrics_text, openapi, readyz, trigger_report};
+use super::{Api, docs, events, get_report, metrics_text, openapi, page, readyz, trigger_report};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -382,6 +382,15 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/metrics", get(metrics_text)).documented(
             Doc::new("metrics", "Figures for Prometheus").text(200, "The figures.", "text/plain"),
         ),
+        Route::new(Method::GET, "/", get(page::get_fleet)).for_browsers(),
+        Route::new(Method::GET, "/stores", get(page::get_stores)).for_browsers(),
+        Route::new(Method::GET, "/stores/{store_id}", get(page::get_store)).for_browsers(),
+        Route::new(Method::GET, "/reports", get(page::get_reports)).for_browsers(),
+        Route::new(Method::POST, "/reports", post(page::post_report))
+            .needs(Some(Scope::Trigger))
+            .for_browsers(),
+        Route::new(Method::GET, "/reports/{report_id}", get(page::get_report)).for_browsers(),
+        Route::new(Method::GET, "/assets/{version}/{name}", get(page::get_asset)).for_browsers(),
         Route::new(Method::GET, "/docs/api", get(docs::page)).for_browsers(),
         Route::new(Method::GET, "/docs/api/page.js", get(docs::script)).for_browsers(),
         Route::new(Method::GET, "/docs/api/page.css", get(docs::style)).for_browsers(),

@@ -9,6 +9,7 @@ mod description;
 mod events;
 mod expected;
 mod made_up;
+mod pages;
 mod reports;
 #[path = "../support/mod.rs"]
 mod support;

@@ -159,7 +159,7 @@ pub(in crate::http) async fn get_file(
 }
 
 /// The report that a path names.
-fn id_of(asked: &Asked) -> Result<Uuid, Problem> {
+pub(in crate::http) fn id_of(asked: &Asked) -> Result<Uuid, Problem> {
     let text = asked.id()?;
     // No other spelling of a UUID is at this path.
     let id = Uuid::try_parse(text).ok().filter(|id| id.to_string() == text);
