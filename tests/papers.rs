@@ -11,10 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use uptally::oracle::{self, RawInterval, RawStore};
+use uptally::oracle::{self, RawClosure, RawInterval, RawStore};
 use uptally::report::csv;
 use uptally::rollup::{Limits, Observation, Rollup};
-use uptally::schedule::{DEFAULT_ZONE, Interval, Schedule, Zone};
+use uptally::schedule::{Closure, DEFAULT_ZONE, Interval, Schedule, Zone};
 use uptally::time::{HOUR_US, MINUTE_US, SECOND_US, Timestamp};
 use uptally::window::{ClosedTime, Windows};
 
@@ -307,7 +307,10 @@ fn the_worked_example_is_what_the_code_says() {
     for store in &stores {
         let hours = store.hours.iter();
         let hours = hours.map(|row| Interval::new(row.day, row.start_us, row.end_us).unwrap());
-        let number = rollup.enroll(&store.id, &Schedule::new(store.zone, hours.collect()));
+        let closures = store.closures.iter();
+        let closures = closures.map(|row| Closure::new(row.from_us, row.to_us).unwrap());
+        let schedule = Schedule::new(store.zone, hours.collect()).with_closures(closures.collect());
+        let number = rollup.enroll(&store.id, &schedule);
         let observed = store.observations.iter();
         let mut observed: Vec<_> = observed
             .map(|&(at, status)| (number, Observation { at, status }))
@@ -576,6 +579,7 @@ fn example_stores() -> Vec<RawStore> {
                 id: row[0].clone(),
                 zone: DEFAULT_ZONE,
                 hours: Vec::new(),
+                closures: Vec::new(),
                 observations: Vec::new(),
             });
             take(store, &row);
@@ -592,6 +596,13 @@ fn example_stores() -> Vec<RawStore> {
             day: row[1].parse().unwrap(),
             start_us: wall_us(&row[2]),
             end_us: wall_us(&row[3]),
+        });
+    });
+    each("closures.csv", &|store, row| {
+        let wall_us = |text: &str| format!("{text}:00Z").parse::<Timestamp>().unwrap().micros();
+        store.closures.push(RawClosure {
+            from_us: wall_us(&row[1]),
+            to_us: wall_us(&row[2]),
         });
     });
     each("status.csv", &|store, row| {
