@@ -174,9 +174,10 @@ fn compare(store: &RawStore, rollup: &Rollup, open: &OpenTable, verdict: &mut Ve
 #[derive(Default)]
 struct OpenTable {
     days: BTreeMap<(u32, Timestamp), Vec<i64>>,
-    /// The schedule whose days hold where one has none of its own: of those that a store has in the tables, since
-    /// whatever others have may not reach the present.
+    /// The schedule whose days hold where one has none of its own, of those that a store has in the tables: their own
+    /// days are complete up to `newest`.
     bases: BTreeMap<u32, u32>,
+    newest: Option<Timestamp>,
 }
 
 impl OpenTable {
@@ -193,13 +194,16 @@ impl OpenTable {
         for row in reading.transaction().query(sql, &[]).await? {
             table.bases.insert(number(row.try_get(0)?), number(row.try_get(1)?));
         }
+        let sql = "SELECT newest FROM uptally.checkpoint";
+        table.newest = reading.transaction().query_one(sql, &[]).await?.try_get(0)?;
         Ok(table)
     }
 
     fn open_us(&self, schedule: u32, day: Timestamp, cell_start: Timestamp, cell_us: i64) -> Option<i64> {
         let index = usize::try_from(cell_start.since(day) / cell_us).ok()?;
         let own = self.days.get(&(schedule, day));
-        let of_base = || self.days.get(&(*self.bases.get(&schedule)?, day));
+        let base = self.bases.get(&schedule).filter(|_| Some(day) <= self.newest);
+        let of_base = || self.days.get(&(*base?, day));
         own.or_else(of_base)?.get(index).copied()
     }
 }

@@ -325,7 +325,7 @@ async fn closures_that_come_change_and_go() {
         (
             "one that holds still, and one of the future",
             "INSERT INTO public.store_closures VALUES ('beirut', '2023-11-08 13:00', '2023-11-20'),
-                ('kathmandu', '2023-12-25', '2023-12-26', 'holiday')",
+                ('kathmandu', '2023-12-25', '2023-12-26')",
         ),
         (
             "overlapping and touching ones",

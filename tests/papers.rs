@@ -171,7 +171,7 @@ fn every_rule_and_promise_says_where_it_lives() {
 fn what_the_papers_name_exists() {
     let targets = make_targets();
     let commands = commands();
-    let migration = read("migrations/V1__uptally.sql");
+    let migration = migrations();
     let keys = config_keys();
     let mut wrong = String::new();
     for (paper, text) in papers() {
@@ -253,7 +253,7 @@ fn the_readme_lists_the_commands() {
 #[test]
 fn every_word_of_the_glossary_has_its_type() {
     let sources = sources();
-    let migration = read("migrations/V1__uptally.sql");
+    let migration = migrations();
     let table = rows(&read("docs/glossary.md"));
     let words: Vec<String> = table.iter().map(|row| row[0].replace('`', "")).collect();
     assert!(words.is_sorted(), "in the order of the alphabet: {words:?}");
@@ -336,6 +336,14 @@ fn the_worked_example_is_what_the_code_says() {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All migrations, one after the other.
+fn migrations() -> String {
+    let files = fs::read_dir(root().join("migrations")).unwrap();
+    files
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect()
 }
 
 fn read(path: &str) -> String {

@@ -133,7 +133,7 @@ impl Reading<'_> {
     /// The schedules of all stores, or of some.
     pub async fn schedules(&self, only: Option<&[String]>) -> Result<StoreSchedules, DbError> {
         let mut zones = self.zones(only).await?;
-        let mut hours = self.hours(only).await?;
+        let hours = self.hours(only).await?;
         let mut closures = self.closures(only).await?;
         let everywhere = closures.remove(EVERY_STORE).unwrap_or_default();
         // One list for all stores that have none of their own.
@@ -143,7 +143,7 @@ impl Reading<'_> {
             None => for_all.clone(),
         };
         let mut known: FxHashMap<String, Schedule> = FxHashMap::default();
-        for (id, intervals) in hours.drain() {
+        for (id, intervals) in hours {
             let zone = zones.remove(&id).unwrap_or(DEFAULT_ZONE);
             let schedule = Schedule::new(zone, intervals.into_iter().collect()).with_closures(closed(&id));
             known.insert(id, schedule);

@@ -134,9 +134,9 @@ fn the_worked_example() {
 #[test]
 fn a_store_without_hours_never_closes() {
     let within = span("2023-01-23T06:00", "2023-01-30T06:00");
-    assert_eq!(openings(Chicago, &[], within), [within]);
+    assert_eq!(openings(Chicago, &[], &[], within), [within]);
     let empty = span("2023-01-23T06:00", "2023-01-23T06:00");
-    assert_eq!(openings(Chicago, &[], empty), []);
+    assert_eq!(openings(Chicago, &[], &[], empty), []);
 }
 
 #[test]

@@ -171,15 +171,14 @@ impl ScheduleBook {
         }
     }
 
-    /// One more store has a schedule in the ledger. Whatever a store has was written as far as its base was.
-    pub fn restore_store(&mut self, number: u32) {
-        let entry = self.entries.get(number as usize);
-        let base = entry.and_then(|entry| self.entries.get(entry.base? as usize));
-        let open_days = base.and_then(|base| base.open_days);
+    /// One more store has a schedule in the ledger, which then has the days of it from `from` to that of `to`, and maybe
+    /// more: of a schedule with closures that does not show, since most days have no row.
+    pub fn restore_store(&mut self, number: u32, from: Timestamp, to: Timestamp) {
         if let Some(entry) = self.entries.get_mut(number as usize)
-            && open_days.is_some()
+            && entry.base.is_some()
         {
-            entry.open_days = open_days;
+            let day = |at| entry.grid.block_first(entry.grid.cell_of(at));
+            entry.open_days = Some((day(from), day(to)));
         }
         self.retain(number);
     }

@@ -40,7 +40,10 @@ impl Rollup {
             state.timeline = Timeline::from_newest(&[last], false);
         }
         self.leaves.place(store, state);
-        self.book.restore_store(schedule);
+        match self.covers_from.zip(self.newest) {
+            Some((from, newest)) => self.book.restore_store(schedule, from, newest),
+            None => self.book.retain(schedule),
+        }
     }
 
     /// Takes over a cell. Cells of a store must come in order of time.

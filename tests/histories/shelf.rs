@@ -28,7 +28,7 @@ impl Shelf {
         for day in &dirty.open_days {
             let closures = !self.schedules[&day.schedule].closures().is_empty();
             let twice = self.open.insert((day.schedule, day.day_start), day.open_us.clone());
-            // Which days the shelf has of a schedule with closures that no store had at a restart is not known.
+            // After a restart nobody knows which days the shelf has beyond its own, of a schedule with closures.
             let fits = twice.is_none_or(|was| closures && was == day.open_us);
             assert!(fits, "a day of opening time is written once");
         }

@@ -215,7 +215,7 @@ impl Writer {
                     self.rng.u8(1..23)
                 );
                 if transaction.execute(&closure, &[&store]).await? == 0 {
-                    let delete = "DELETE FROM public.store_closures WHERE store_id = $1 AND closed_from < closed_to";
+                    let delete = "DELETE FROM public.store_closures WHERE store_id = $1";
                     transaction.execute(delete, &[&store]).await?;
                 }
             }
