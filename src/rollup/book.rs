@@ -319,14 +319,23 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
     use super::*;
+    use crate::schedule::Closure;
 
-    /// Days, by their number since 2024, that are handed out when the fleet has cells from one instant to another.
-    fn days(book: &mut ScheduleBook, from: i64, to: i64) -> Vec<i64> {
-        let start: Timestamp = "2024-01-01T12:00:00Z".parse().unwrap();
+    const START: Timestamp = Timestamp::from_micros(1_704_067_200_000_000); // 2024-01-01T00:00:00Z
+
+    /// Schedules and days, by their number since 2024, that are handed out when the fleet has cells from one day to
+    /// another.
+    fn all_days(book: &mut ScheduleBook, from: i64, to: i64) -> Vec<(u32, i64)> {
+        let noon = |day: i64| START.plus(day * DAY_US + DAY_US / 2);
         let mut dirty = Dirty::default();
-        book.take_open_days(start.plus(from * DAY_US), start.plus(to * DAY_US), &mut dirty);
-        let number = |day: &OpenDay| (day.day_start.micros() - start.micros()).div_euclid(DAY_US) + 1;
+        book.take_open_days(noon(from), noon(to), &mut dirty);
+        let number = |day: &OpenDay| (day.schedule, day.day_start.since(START).div_euclid(DAY_US));
         dirty.open_days.iter().map(number).collect()
+    }
+
+    fn days(book: &mut ScheduleBook, from: i64, to: i64) -> Vec<i64> {
+        let all = all_days(book, from, to).into_iter();
+        all.map(|(_, day)| day).collect()
     }
 
     #[test]
@@ -342,5 +351,50 @@ mod tests {
         // Retention moved past everything.
         assert_eq!(days(&mut book, 400, 401), [400, 401]);
         assert_eq!(days(&mut book, 400, 402), [402]);
+    }
+
+    #[test]
+    fn a_schedule_with_closures_has_what_differs_from_its_base() {
+        let open = Schedule::new(chrono_tz::UTC, WeeklyHours::always_open());
+        let closure = |day: i64, days: i64| {
+            let from_us = START.micros() + day * DAY_US + DAY_US / 3;
+            Closure::new(from_us, from_us + days * DAY_US).unwrap()
+        };
+        let closed = open.with_closures([closure(11, 1), closure(300, 1)].into_iter().collect());
+        let mut book = ScheduleBook::default();
+        let number = book.intern(&closed);
+        assert_eq!((number, book.intern(&open)), (1, 0));
+        book.retain(number);
+        assert_eq!(
+            all_days(&mut book, 10, 13),
+            [(0, 10), (0, 11), (0, 12), (0, 13), (1, 11), (1, 12)]
+        );
+        let mut shares = |day: i64| {
+            book.resolve_around(START.plus(day * DAY_US));
+            Arc::ptr_eq(&book.entries[0].current, &book.entries[1].current)
+        };
+        assert_eq!(
+            [11, 100, 280, 300, 340].map(&mut shares),
+            [false, true, true, false, true]
+        );
+
+        // As after a restart: what the ledger has, it has of both up to the newest observation.
+        let restored = |of_store: u32| {
+            let mut book = ScheduleBook::default();
+            assert!(!book.restore(1, &closed), "without its base it is nothing");
+            assert!(book.restore(0, &open) && book.restore(1, &closed));
+            book.restore_open_days(0, START.plus(10 * DAY_US), START.plus(14 * DAY_US));
+            book.restore_store(of_store, START.plus(10 * DAY_US), START.plus(11 * DAY_US));
+            book
+        };
+        assert_eq!(all_days(&mut restored(1), 9, 15), [(0, 9), (0, 15), (1, 12)]);
+        // One that no store had is written as a whole when one has it again.
+        let mut book = restored(0);
+        book.retain(1);
+        assert_eq!(all_days(&mut book, 10, 14), [(1, 11), (1, 12)]);
+        book.release(1);
+        assert_eq!(all_days(&mut book, 10, 15), [(0, 15)]);
+        book.release(0);
+        assert_eq!(all_days(&mut book, 10, 16), []);
     }
 }
