@@ -12,12 +12,12 @@ use std::fmt;
 use chrono_tz::Tz;
 use tokio_postgres::Transaction;
 
-use crate::db::{DbError, WallTime};
+use crate::db::{DbError, LocalTime, WallTime};
 use crate::feed::Reading;
-use crate::oracle::{self, RawInterval, RawStore};
+use crate::oracle::{self, RawClosure, RawInterval, RawStore};
 use crate::rollup::{Kept, Rollup, StoreNo};
 use crate::schedule::DEFAULT_ZONE;
-use crate::store::Status;
+use crate::store::{EVERY_STORE, Status};
 use crate::time::{DAY_US, Span, Timestamp};
 
 /// The longest stretch of a sample.
@@ -221,9 +221,12 @@ impl Sample {
         first: Timestamp,
         last: Timestamp,
     ) -> Result<BTreeMap<Timestamp, i64>, DbError> {
-        let sql = "SELECT o.day_start, o.open_us FROM uptally.rollup_open o
-                   JOIN uptally.rollup_store s USING (schedule_no)
-                   WHERE s.store_no = $1 AND o.day_start BETWEEN $2 AND $3";
+        // The days of the schedule itself come last, in place of its base's.
+        let sql = "SELECT o.day_start, o.open_us FROM uptally.rollup_store s
+                   JOIN uptally.rollup_schedule g USING (schedule_no)
+                   JOIN uptally.rollup_open o ON o.schedule_no IN (g.base_no, g.schedule_no)
+                   WHERE s.store_no = $1 AND o.day_start BETWEEN $2 AND $3
+                   ORDER BY o.schedule_no = g.schedule_no";
         let rows = transaction.query(sql, &[&number, &first.plus(-DAY_US), &last]).await?;
         let mut cells = BTreeMap::new();
         for row in rows {
@@ -261,7 +264,7 @@ pub fn kept_down_us(kept: &Kept<'_>, at: Timestamp, open_us: i64) -> i64 {
     }
 }
 
-/// Stores with their hours and zones as the raw tables have them, without observations: not by way of the schedules
+/// Stores with their hours, closures and zones as the raw tables have them, without observations: not by way of the schedules
 /// that are to be checked.
 pub async fn raw_schedules(reading: &Reading<'_>, ids: &[String]) -> Result<BTreeMap<String, RawStore>, DbError> {
     let mut stores: BTreeMap<String, RawStore> = ids
@@ -271,6 +274,7 @@ pub async fn raw_schedules(reading: &Reading<'_>, ids: &[String]) -> Result<BTre
                 id: id.clone(),
                 zone: DEFAULT_ZONE,
                 hours: Vec::new(),
+                closures: Vec::new(),
                 observations: Vec::new(),
             };
             (id.clone(), store)
@@ -292,6 +296,20 @@ pub async fn raw_schedules(reading: &Reading<'_>, ids: &[String]) -> Result<BTre
                 start_us: row.try_get::<_, WallTime>(2)?.0,
                 end_us: row.try_get::<_, WallTime>(3)?.0,
             });
+        }
+    }
+    let sql = "SELECT store_id, closed_from, closed_to FROM public.store_closures
+               WHERE store_id = ANY ($1) OR store_id = '*'";
+    for row in transaction.query(sql, &[&ids]).await? {
+        let id: &str = row.try_get(0)?;
+        let closure = RawClosure {
+            from_us: row.try_get::<_, LocalTime>(1)?.0,
+            to_us: row.try_get::<_, LocalTime>(2)?.0,
+        };
+        if id == EVERY_STORE {
+            stores.values_mut().for_each(|store| store.closures.push(closure));
+        } else if let Some(store) = stores.get_mut(id) {
+            store.closures.push(closure);
         }
     }
     Ok(stores)

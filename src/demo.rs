@@ -110,6 +110,7 @@ async fn show(
         &mut session.client,
         fleet.timezone_rows(),
         fleet.hours_rows(),
+        fleet.closure_rows(),
         fleet.activity_rows(),
     )
     .await?;

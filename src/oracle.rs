@@ -43,6 +43,8 @@ pub struct RawStore {
     pub zone: Tz,
     /// Its weekly opening hours in any order. None at all: always open.
     pub hours: Vec<RawInterval>,
+    /// Its closures in any order, with those of every store.
+    pub closures: Vec<RawClosure>,
     /// Its observations in any order, one per instant.
     pub observations: Vec<(Timestamp, Status)>,
 }
@@ -58,13 +60,41 @@ pub struct RawInterval {
     pub end_us: i64,
 }
 
-/// The stretches of `within` in which a store with these hours is open: disjoint, not touching, in
-/// order.
-pub fn openings(zone: Tz, hours: &[RawInterval], within: Span) -> Vec<Span> {
+/// One row of `store_closures`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawClosure {
+    /// Wall time of the first closed moment.
+    pub from_us: i64,
+    /// Wall time of the first moment that is not closed any more.
+    pub to_us: i64,
+}
+
+/// The stretches of `within` in which a store with these hours and closures is open: disjoint, not
+/// touching, in order.
+pub fn openings(zone: Tz, hours: &[RawInterval], closures: &[RawClosure], within: Span) -> Vec<Span> {
+    let clock = WallClock::around(zone, within);
+    let open = hours_open(&clock, hours, within);
+    if closures.is_empty() {
+        return open;
+    }
+    // What is not closed, as the stretches between the closed ones.
+    let closed = union(
+        closures
+            .iter()
+            .map(|&c| closed_in(&clock, c).intersect(within))
+            .collect(),
+    );
+    let ends = [within.start].into_iter().chain(closed.iter().map(|span| span.end));
+    let starts = closed.iter().map(|span| span.start).chain([within.end]);
+    let between: Vec<Span> = ends.zip(starts).map(|(end, start)| Span::new(end, start)).collect();
+    both(&open, &between)
+}
+
+/// The stretches of `within` in which these hours alone say open.
+fn hours_open(clock: &WallClock, hours: &[RawInterval], within: Span) -> Vec<Span> {
     if hours.is_empty() {
         return union(vec![within]);
     }
-    let clock = WallClock::around(zone, within);
     // An opening reaches into the two days after its own at most; one more costs nothing.
     let first_day = clock.local_day(within.start) - 3;
     let last_day = clock.local_day(within.end) + 1;
@@ -72,7 +102,7 @@ pub fn openings(zone: Tz, hours: &[RawInterval], within: Span) -> Vec<Span> {
     for day in first_day..=last_day {
         for interval in hours {
             if i64::from(interval.day) == weekday(day) {
-                open.push(opening_on(&clock, day, *interval).intersect(within));
+                open.push(opening_on(clock, day, *interval).intersect(within));
             }
         }
     }
@@ -97,7 +127,7 @@ pub fn inactive(observations: &[(Timestamp, Status)], within: Span) -> Vec<Span>
 
 /// Microseconds of `within` that the store was (active, inactive) inside its opening hours.
 pub fn up_down_us(store: &RawStore, within: Span) -> (i64, i64) {
-    let open = openings(store.zone, &store.hours, within);
+    let open = openings(store.zone, &store.hours, &store.closures, within);
     let down = both(&open, &inactive(&store.observations, within));
     let (open_us, down_us) = (total_us(&open), total_us(&down));
     (open_us - down_us, down_us)
@@ -167,7 +197,7 @@ pub fn cells(store: &RawStore, cell_us: i64, phase_us: i64, within: Span) -> Vec
     let first = cell_start(within.start.plus(cell_us - 1), cell_us, phase_us);
     let end = cell_start(within.end, cell_us, phase_us);
     let grid = Span::new(first, end);
-    let open = openings(store.zone, &store.hours, grid);
+    let open = openings(store.zone, &store.hours, &store.closures, grid);
     let down = both(&open, &inactive(&store.observations, grid));
     let starts = (0..grid.len_us() / cell_us).map(|n| first.plus(n * cell_us));
     starts
@@ -177,9 +207,24 @@ pub fn cells(store: &RawStore, cell_us: i64, phase_us: i64, within: Span) -> Vec
         .collect()
 }
 
+/// From this time of day on, an end spells the end of the day.
+const LAST_MINUTE_US: i64 = DAY_US - MINUTE_US;
+
+/// The instants between which a closure closes.
+fn closed_in(clock: &WallClock, closure: RawClosure) -> Span {
+    let (last_day, time) = (closure.to_us.div_euclid(DAY_US), closure.to_us.rem_euclid(DAY_US));
+    let end = if time == 0 {
+        clock.day_start(last_day)
+    } else if time >= LAST_MINUTE_US {
+        clock.day_start(last_day + 1)
+    } else {
+        clock.last_at_or_before(closure.to_us)
+    };
+    Span::new(clock.first_at_or_after(closure.from_us), end)
+}
+
 /// The instants between which an interval is open when it begins on local day `day`.
 fn opening_on(clock: &WallClock, day: i64, interval: RawInterval) -> Span {
-    const LAST_MINUTE_US: i64 = DAY_US - MINUTE_US;
     let start = interval.start_us;
     // 23:59 is how many rows spell the end of the day. This comes before the question of wrapping.
     let mut end = interval.end_us;

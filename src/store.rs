@@ -12,6 +12,9 @@ use serde::Serialize;
 /// row far below Postgres's own (2,704 bytes) and a hostile id out of every log line.
 pub const STORE_ID_BYTES_MAX: usize = 200;
 
+/// What stands for every store in the column `store_id` of `store_closures`, and there only.
+pub const EVERY_STORE: &str = "*";
+
 /// Checks a store id: 1 to [`STORE_ID_BYTES_MAX`] bytes of text without control characters. The
 /// CHECK constraints of the tables say the same.
 ///

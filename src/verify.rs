@@ -174,28 +174,44 @@ fn compare(store: &RawStore, rollup: &Rollup, open: &OpenTable, verdict: &mut Ve
 #[derive(Default)]
 struct OpenTable {
     days: BTreeMap<(u32, Timestamp), Vec<i64>>,
+    /// The schedule whose days hold where one has none of its own, of those that a store has in the tables: their own
+    /// days are complete up to `newest`.
+    bases: BTreeMap<u32, u32>,
+    newest: Option<Timestamp>,
 }
 
 impl OpenTable {
     async fn read(reading: &Reading<'_>) -> Result<Self, DbError> {
+        let number = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut table = OpenTable::default();
         let sql = "SELECT schedule_no, day_start, open_us FROM uptally.rollup_open";
-        let mut days = BTreeMap::new();
         for row in reading.transaction().query(sql, &[]).await? {
-            let number = u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or(u32::MAX);
-            days.insert((number, row.try_get(1)?), row.try_get(2)?);
+            let day = (number(row.try_get(0)?), row.try_get(1)?);
+            table.days.insert(day, row.try_get(2)?);
         }
-        Ok(OpenTable { days })
+        let sql = "SELECT DISTINCT schedule_no, g.base_no FROM uptally.rollup_store
+                   JOIN uptally.rollup_schedule g USING (schedule_no)";
+        for row in reading.transaction().query(sql, &[]).await? {
+            table.bases.insert(number(row.try_get(0)?), number(row.try_get(1)?));
+        }
+        let sql = "SELECT newest FROM uptally.checkpoint";
+        table.newest = reading.transaction().query_one(sql, &[]).await?.try_get(0)?;
+        Ok(table)
     }
 
     fn open_us(&self, schedule: u32, day: Timestamp, cell_start: Timestamp, cell_us: i64) -> Option<i64> {
         let index = usize::try_from(cell_start.since(day) / cell_us).ok()?;
-        self.days.get(&(schedule, day))?.get(index).copied()
+        let own = self.days.get(&(schedule, day));
+        let base = self.bases.get(&schedule).filter(|_| Some(day) <= self.newest);
+        let of_base = || self.days.get(&(*base?, day));
+        own.or_else(of_base)?.get(index).copied()
     }
 }
 
 async fn all_stores(reading: &Reading<'_>) -> Result<BTreeSet<String>, DbError> {
     let sql = "SELECT store_id FROM public.store_timezones
                UNION SELECT store_id FROM public.store_business_hours
+               UNION SELECT store_id FROM public.store_closures WHERE store_id <> '*'
                UNION SELECT DISTINCT store_id FROM public.store_activity";
     let rows = reading.transaction().query(sql, &[]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

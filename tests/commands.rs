@@ -44,6 +44,7 @@ impl Workplace {
         let file = |name: &str| File::create(dir.path().join(name)).unwrap();
         fleet.write_activity_csv(file("activity.csv")).unwrap();
         fleet.write_hours_csv(file("hours.csv")).unwrap();
+        fleet.write_closures_csv(file("closures.csv")).unwrap();
         fleet.write_timezones_csv(file("zones.csv")).unwrap();
         Workplace { dir }
     }
@@ -79,6 +80,8 @@ impl Workplace {
             "activity.csv",
             "--hours",
             "hours.csv",
+            "--closures",
+            "closures.csv",
             "--timezones",
             "zones.csv",
         ])
@@ -306,7 +309,7 @@ fn a_generated_fleet_is_imported_as_it_is_and_never_overwritten() {
     let generate = ["generate", "--out", "new/fleet", "--stores", "30", "--days", "2"];
     let said = place.ok(&generate);
     let rows = |name: &str| fs::read_to_string(place.dir.path().join("new/fleet").join(name)).unwrap();
-    for name in ["store_status.csv", "menu_hours.csv", "timezones.csv"] {
+    for name in ["store_status.csv", "menu_hours.csv", "closures.csv", "timezones.csv"] {
         let count = rows(name).lines().count() - 1;
         assert!(said.contains(&format!("{count} rows in new/fleet/{name}\n")), "{said}");
     }
@@ -317,10 +320,12 @@ fn a_generated_fleet_is_imported_as_it_is_and_never_overwritten() {
         "new/fleet/store_status.csv",
         "--hours",
         "new/fleet/menu_hours.csv",
+        "--closures",
+        "new/fleet/closures.csv",
         "--timezones",
         "new/fleet/timezones.csv",
     ]);
-    assert_eq!(summary.lines().count(), 4, "{summary}");
+    assert_eq!(summary.lines().count(), 5, "{summary}");
 
     let status = rows("store_status.csv");
     fs::remove_file(place.dir.path().join("new/fleet/menu_hours.csv")).unwrap();

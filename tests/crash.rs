@@ -154,6 +154,7 @@ async fn rows_that_were_not_flushed_are_read_again() {
              UPDATE public.store_activity SET status = 'inactive' WHERE store_id = 'chicago' AND timestamp_utc > '2023-11-08';
              DELETE FROM public.store_activity WHERE store_id = 'beirut' AND timestamp_utc > '2023-11-07';
              DELETE FROM public.store_business_hours WHERE store_id = 'kathmandu';
+             INSERT INTO public.store_closures VALUES ('chicago', '2023-11-07', '2023-11-07 18:30');
              DELETE FROM public.store_timezones WHERE store_id = 'silent'",
         )
         .await

@@ -309,6 +309,171 @@ async fn schedules_that_change() {
     feed.end().await;
 }
 
+/// The fixture's last Sunday is the one on which Chicago's clocks go back; its weeks are in the calendar windows.
+#[tokio::test]
+async fn closures_that_come_change_and_go() {
+    let mut feed = Feed::start().await;
+    feed.each(&[
+        (
+            "a closure over hours",
+            "INSERT INTO public.store_closures VALUES ('chicago', '2023-11-03 11:30', '2023-11-04', 'water damage')",
+        ),
+        (
+            "one over always open, with half-hour cells",
+            "INSERT INTO public.store_closures VALUES ('howe', '2023-11-07', '2023-11-08 09:15:00.000001')",
+        ),
+        (
+            "one that holds still, and one of the future",
+            "INSERT INTO public.store_closures VALUES ('beirut', '2023-11-08 13:00', '2023-11-20'),
+                ('kathmandu', '2023-12-25', '2023-12-26')",
+        ),
+        (
+            "overlapping and touching ones",
+            "INSERT INTO public.store_closures VALUES ('chicago', '2023-11-03 23:00', '2023-11-04 23:59'),
+                ('chicago', '2023-11-05', '2023-11-05 01:30'), ('chicago', '2023-11-05 01:45', '2023-11-05 02:10')",
+        ),
+        (
+            "late rows within closures, and a correction",
+            "INSERT INTO public.store_activity VALUES ('chicago', '2023-11-04 00:30+00', 'inactive'),
+                ('chicago', '2023-11-05 06:50+00', 'active'), ('howe', '2023-11-07 20:00+00', 'inactive'),
+                ('beirut', '2023-11-08 12:00+00', 'inactive');
+             UPDATE public.store_activity SET status = 'inactive'
+             WHERE store_id = 'chicago' AND timestamp_utc BETWEEN '2023-11-04 04:00+00' AND '2023-11-04 08:00+00'",
+        ),
+        (
+            "rows from before memory, in a closure from before memory",
+            "INSERT INTO public.store_closures VALUES ('chicago', '2023-10-20', '2023-10-20 23:59');
+             INSERT INTO public.store_activity VALUES ('chicago', '2023-10-20 17:00:00.5+00', 'inactive'),
+                ('chicago', '2023-10-20 18:00:00.5+00', 'active')",
+        ),
+        (
+            "a store that nothing else knows",
+            "INSERT INTO public.store_closures VALUES ('closed only', '2023-11-06', '2023-11-07')",
+        ),
+    ])
+    .await;
+    assert_eq!(feed.daemon.handle.point().await.unwrap().snapshot.len(), 8);
+    feed = feed.restart().await;
+    feed.each(&[
+        (
+            "it has a row at last",
+            "INSERT INTO public.store_activity VALUES ('closed only', '2023-11-06 12:00+00', 'inactive')",
+        ),
+        (
+            "for longer",
+            "UPDATE public.store_closures SET closed_to = '2023-11-04 12:00' WHERE reason = 'water damage'",
+        ),
+        (
+            "for another store",
+            "UPDATE public.store_closures SET store_id = 'sao paulo' WHERE store_id = 'howe'",
+        ),
+        (
+            "for another reason",
+            "UPDATE public.store_closures SET reason = 'fire' WHERE reason = 'water damage'",
+        ),
+        (
+            "closed in another zone",
+            "UPDATE public.store_timezones SET timezone_str = 'Australia/Lord_Howe' WHERE store_id = 'sao paulo'",
+        ),
+        (
+            "open after all",
+            "DELETE FROM public.store_closures WHERE store_id = 'chicago' AND closed_from >= '2023-11-05'",
+        ),
+        (
+            "closed and open in one transaction",
+            "INSERT INTO public.store_closures VALUES ('howe', '2023-11-01', '2023-11-02');
+             DELETE FROM public.store_closures WHERE store_id = 'howe'",
+        ),
+        (
+            "the same again, and one that is there",
+            "INSERT INTO public.store_closures VALUES ('howe', '2023-11-07', '2023-11-08 09:15:00.000001');
+             INSERT INTO public.store_closures SELECT * FROM public.store_closures ON CONFLICT DO NOTHING",
+        ),
+        (
+            "by a session that replicates",
+            "SET session_replication_role = replica;
+             INSERT INTO public.store_closures VALUES ('kathmandu', '2023-11-02', '2023-11-03');
+             DELETE FROM public.store_closures WHERE store_id = 'beirut'; SET session_replication_role = DEFAULT",
+        ),
+        (
+            "a store goes with its last closure",
+            "DELETE FROM public.store_activity WHERE store_id = 'closed only';
+             DELETE FROM public.store_closures WHERE store_id = 'closed only'",
+        ),
+    ])
+    .await;
+    feed = feed.restart().await;
+    feed.hand.set(NOW.plus(40 * HOUR_US));
+    let rows = "INSERT INTO public.store_activity
+        SELECT id, '2023-11-10 03:00+00', 'inactive' FROM unnest(ARRAY['chicago', 'howe', 'beirut', 'sao paulo']) id";
+    feed.run("days go by", rows).await;
+    feed.run("truncate", "TRUNCATE public.store_closures").await;
+    feed.end().await;
+}
+
+/// A row with `*` closes every store by its own clock, also one that is new.
+#[tokio::test]
+async fn a_public_holiday_is_one_row() {
+    let mut feed = Feed::start().await;
+    feed.run(
+        "a holiday",
+        "INSERT INTO public.store_closures VALUES ('*', '2023-11-07', '2023-11-08', 'holiday')",
+    )
+    .await;
+    let of_schedules = "SELECT count(DISTINCT base_no), count(*), (SELECT count(*) FROM uptally.rollup_open
+        JOIN uptally.rollup_schedule g USING (schedule_no) WHERE g.closures <> '') FROM uptally.rollup_schedule";
+    let counted = async |feed: &Feed| {
+        let row = feed.client.query_one(of_schedules, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2))
+    };
+    within(
+        Duration::from_secs(4),
+        "the rebuilt schedules are flushed",
+        async || counted(&feed).await.1 > 8,
+    )
+    .await;
+    // Each schedule twice; and of those that are closed, the two UTC days that the local one lies in.
+    let (bases, all, own_days) = counted(&feed).await;
+    assert_eq!(all, 2 * bases);
+    assert!(own_days <= 2 * bases, "{own_days} days of {bases} schedules");
+    feed.each(&[
+        (
+            "a new store",
+            "INSERT INTO public.store_activity VALUES ('new', '2023-11-07 18:00+00', 'inactive')",
+        ),
+        (
+            "a store with closures of its own",
+            "INSERT INTO public.store_closures VALUES ('new', '2023-11-06 22:00', '2023-11-07 00:30')",
+        ),
+    ])
+    .await;
+    feed = feed.restart().await;
+    feed.each(&[
+        (
+            "another new store",
+            "INSERT INTO public.store_activity VALUES ('newer', '2023-11-07 18:00+00', 'inactive')",
+        ),
+        (
+            "the holiday was another day",
+            "UPDATE public.store_closures SET closed_from = '2023-11-02', closed_to = '2023-11-02 23:59' WHERE store_id = '*'",
+        ),
+        (
+            "and a store that is called so",
+            "INSERT INTO public.store_activity VALUES ('*', '2023-11-02 20:00+00', 'inactive');
+             INSERT INTO public.store_business_hours VALUES ('*', 3, '08:00', '20:00')",
+        ),
+        ("it was none", "DELETE FROM public.store_closures WHERE store_id = '*'"),
+    ])
+    .await;
+    feed.daemon.kill().await;
+    let while_away = "INSERT INTO public.store_closures VALUES ('*', '2023-11-08', '2023-11-08 01:00');
+        INSERT INTO public.store_activity VALUES ('newest', '2023-11-08 06:30+00', 'inactive')";
+    feed.client.batch_execute(while_away).await.unwrap();
+    feed.daemon = Following::start(&feed.database, &feed.clock, feed.settings).await;
+    feed.check("one that came while nobody looked").await;
+    feed.end().await;
+}
+
 /// As a restore or a replication of another database brings them.
 #[tokio::test]
 async fn rows_stamped_by_another_database() {

@@ -73,9 +73,11 @@ async fn rows_of(client: &Client, sql: &str) -> Vec<String> {
 
 const ACTIVITY: &str = "SELECT store_id, timestamp_utc AT TIME ZONE 'UTC', status FROM public.store_activity";
 const HOURS: &str = "SELECT store_id, day, start_time_local, end_time_local FROM public.store_business_hours";
+const CLOSURES: &str = "SELECT store_id, closed_from, closed_to, reason FROM public.store_closures";
 const VERSIONS: &str = "
     SELECT 'a', store_id, xmin, change_xid::text FROM public.store_activity UNION ALL
     SELECT 'h', store_id, xmin, '' FROM public.store_business_hours UNION ALL
+    SELECT 'c', store_id, xmin, '' FROM public.store_closures UNION ALL
     SELECT 't', store_id, xmin, '' FROM public.store_timezones";
 
 #[tokio::test]
@@ -94,6 +96,10 @@ async fn a_second_import_of_the_same_files_changes_no_row() {
             "h.csv",
             "day,store_id,end_time_local,start_time_local\n0,s1,24:00,09:00\n6,s1,02:00:00,22:30:00.5\n",
         )),
+        closures: Some(files.write(
+            "c.csv",
+            "to,reason,store_id,from\n,holiday,*,2023-12-25\n2023-01-23 09:15:00.25,,s1,2023-01-22T14:00\n",
+        )),
         timezones: Some(files.write(
             "t.csv",
             "store_id,timezone_str\ns1,Asia/Kathmandu\ns3,America/Chicago\n",
@@ -102,7 +108,15 @@ async fn a_second_import_of_the_same_files_changes_no_row() {
     };
     let first = run(&mut client, &options).await.unwrap();
     assert_eq!((first.activity.new, first.hours.new, first.timezones.new), (2, 2, 2));
+    assert_eq!((first.closures.new, first.closures.unchanged), (2, 0));
     assert_eq!(first.ignored_columns.len(), 1);
+    assert_eq!(
+        rows_of(&client, CLOSURES).await,
+        [
+            r#"(*,"2023-12-25 00:00:00","2023-12-26 00:00:00",holiday)"#,
+            r#"(s1,"2023-01-22 14:00:00","2023-01-23 09:15:00.25","")"#
+        ]
+    );
     assert_eq!(
         rows_of(&client, ACTIVITY).await,
         [
@@ -127,7 +141,55 @@ async fn a_second_import_of_the_same_files_changes_no_row() {
         (2, 2, 2)
     );
     assert_eq!((second.hours.deleted, second.rejected()), (0, 0));
+    assert_eq!((second.closures.new, second.closures.unchanged), (0, 2));
     assert!(!files.path("rejects.csv").exists());
+}
+
+#[tokio::test]
+async fn closures_are_added_and_their_reasons_corrected() {
+    let database = TestDatabase::start().await;
+    let mut client = database.connect().await;
+    let files = Files::new();
+    let import = async |client: &mut Client, rows: &str| {
+        let closures = files.write("c.csv", format!("store_id,closed_from,closed_to,reason\n{rows}"));
+        let options = ImportOptions {
+            closures: Some(closures),
+            ..files.options()
+        };
+        run(client, &options).await.unwrap()
+    };
+    import(
+        &mut client,
+        "a,2025-12-25,2025-12-26,\n*,2025-12-31 14:00,2026-01-02,New Year\n",
+    )
+    .await;
+    let next = import(
+        &mut client,
+        "a,2025-12-25,,Christmas\na,2026-12-25,2026-12-26,x\na,2026-12-25,,Christmas\n\
+         b,2026-02-30,,\nb,2026-12-25,2026-12-25,\nb,2026-12-25 10:00,,\nb,2026-12-25,2026-12-26Z,\n",
+    )
+    .await
+    .closures;
+    assert_eq!(
+        (next.read, next.new, next.corrected, next.unchanged, next.rejected),
+        (7, 1, 1, 1, 4)
+    );
+    assert_eq!(next.deleted, 0);
+    assert_eq!(
+        rows_of(&client, CLOSURES).await,
+        [
+            r#"(*,"2025-12-31 14:00:00","2026-01-02 00:00:00","New Year")"#,
+            r#"(a,"2025-12-25 00:00:00","2025-12-26 00:00:00",Christmas)"#,
+            r#"(a,"2026-12-25 00:00:00","2026-12-26 00:00:00",Christmas)"#,
+        ]
+    );
+    let rejects = std::fs::read_to_string(files.path("rejects.csv")).unwrap();
+    let reasons: Vec<&str> = rejects
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(2).unwrap())
+        .collect();
+    assert_eq!(reasons, ["closed_from", "closed_to", "closed_to", "closed_to"]);
 }
 
 #[tokio::test]
@@ -327,21 +389,25 @@ async fn a_fleet_loads_the_same_as_rows_and_as_files() {
         &mut client,
         fleet.timezone_rows(),
         fleet.hours_rows(),
+        fleet.closure_rows(),
         fleet.activity_rows(),
     );
     let rows = rows.await.unwrap();
     assert_eq!(rows.activity.new, fleet.backfill().count() as u64);
     assert_eq!((rows.hours.unchanged, rows.timezones.unchanged), (0, 0));
+    assert!(rows.closures.new > 1 && rows.closures.unchanged == 0);
 
     let files = Files::new();
     let create = |name: &str| BufWriter::new(File::create(files.path(name)).unwrap());
     fleet.write_activity_csv(create("a.csv")).unwrap();
     fleet.write_hours_csv(create("h.csv")).unwrap();
+    fleet.write_closures_csv(create("c.csv")).unwrap();
     fleet.write_timezones_csv(create("t.csv")).unwrap();
     let versions = rows_of(&client, VERSIONS).await;
     let options = ImportOptions {
         activity: vec![Input::File(files.path("a.csv"))],
         hours: Some(Input::File(files.path("h.csv"))),
+        closures: Some(Input::File(files.path("c.csv"))),
         timezones: Some(Input::File(files.path("t.csv"))),
         ..files.options()
     };

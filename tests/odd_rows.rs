@@ -48,7 +48,7 @@ fn odd_ids() -> Vec<String> {
 }
 
 /// By SQL, each in a statement of its own: refused, with the constraint that says so.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 16] = [
     (
         r"store_activity VALUES (E'a\nb', '2023-11-08', 'active')",
         "store_id_is_short_printable_text",
@@ -99,6 +99,14 @@ const REFUSED: [(&str, &str); 14] = [
         "store_business_hours VALUES ('chicago', 0, '24:00', '01:00')",
         "start_is_before_24_00",
     ),
+    (
+        "store_closures VALUES ('chicago', '2023-11-08', '2023-11-08')",
+        "closed_from_is_before_closed_to",
+    ),
+    (
+        "store_closures VALUES ('*', '2023-11-08', 'infinity')",
+        "closed_from_2000_to_2100",
+    ),
 ];
 
 /// Hours that overlap, touch, wrap past midnight, are a whole day; over the gap and the fold of several zones.
@@ -110,6 +118,10 @@ const HOURS: &str = "
         UNION ALL SELECT 'in the fold', 6, '01:00', '02:00'
         UNION ALL SELECT 'in the gap', 6, '02:10', '02:50'
         UNION ALL SELECT 'whole days', day, '00:00', '00:00' FROM generate_series(0, 6) day;
+    INSERT INTO public.store_closures VALUES
+        ('overlapping', '2023-11-06 13:00', '2023-11-06 14:30'), ('overlapping', '2023-11-06 14:00', '2023-11-07'),
+        ('in the fold', '2023-11-05 01:20', '2023-11-05 01:40'), ('in the gap', '2023-03-12 02:10', '2023-03-12 02:50'),
+        ('whole days', '2023-11-05', '2023-11-05 23:59:59'), ('*', '2000-01-01', '2000-01-02');
     INSERT INTO public.store_timezones VALUES ('overlapping', 'Pacific/Apia'), ('overnight', 'America/New_York');
     INSERT INTO public.store_activity
         SELECT id, '2023-11-05 00:00+00'::timestamptz + n * interval '13 minutes', CASE WHEN n % 3 = 0 THEN 'inactive' ELSE 'active' END

@@ -11,10 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use uptally::oracle::{self, RawInterval, RawStore};
+use uptally::oracle::{self, RawClosure, RawInterval, RawStore};
 use uptally::report::csv;
 use uptally::rollup::{Limits, Observation, Rollup};
-use uptally::schedule::{DEFAULT_ZONE, Interval, Schedule, Zone};
+use uptally::schedule::{Closure, DEFAULT_ZONE, Interval, Schedule, Zone};
 use uptally::time::{HOUR_US, MINUTE_US, SECOND_US, Timestamp};
 use uptally::window::{ClosedTime, Windows};
 
@@ -162,7 +162,7 @@ fn every_rule_and_promise_says_where_it_lives() {
 fn what_the_papers_name_exists() {
     let targets = make_targets();
     let commands = commands();
-    let migration = read("migrations/V1__uptally.sql");
+    let migration = migrations();
     let keys = config_keys();
     let mut wrong = String::new();
     for (paper, text) in papers() {
@@ -244,7 +244,7 @@ fn the_readme_lists_the_commands() {
 #[test]
 fn every_word_of_the_glossary_has_its_type() {
     let sources = sources();
-    let migration = read("migrations/V1__uptally.sql");
+    let migration = migrations();
     let table = rows(&read("docs/glossary.md"));
     let words: Vec<String> = table.iter().map(|row| row[0].replace('`', "")).collect();
     assert!(words.is_sorted(), "in the order of the alphabet: {words:?}");
@@ -298,7 +298,10 @@ fn the_worked_example_is_what_the_code_says() {
     for store in &stores {
         let hours = store.hours.iter();
         let hours = hours.map(|row| Interval::new(row.day, row.start_us, row.end_us).unwrap());
-        let number = rollup.enroll(&store.id, &Schedule::new(store.zone, hours.collect()));
+        let closures = store.closures.iter();
+        let closures = closures.map(|row| Closure::new(row.from_us, row.to_us).unwrap());
+        let schedule = Schedule::new(store.zone, hours.collect()).with_closures(closures.collect());
+        let number = rollup.enroll(&store.id, &schedule);
         let observed = store.observations.iter();
         let mut observed: Vec<_> = observed
             .map(|&(at, status)| (number, Observation { at, status }))
@@ -324,6 +327,14 @@ fn the_worked_example_is_what_the_code_says() {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All migrations, one after the other.
+fn migrations() -> String {
+    let files = fs::read_dir(root().join("migrations")).unwrap();
+    files
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect()
 }
 
 fn read(path: &str) -> String {
@@ -567,6 +578,7 @@ fn example_stores() -> Vec<RawStore> {
                 id: row[0].clone(),
                 zone: DEFAULT_ZONE,
                 hours: Vec::new(),
+                closures: Vec::new(),
                 observations: Vec::new(),
             });
             take(store, &row);
@@ -583,6 +595,13 @@ fn example_stores() -> Vec<RawStore> {
             day: row[1].parse().unwrap(),
             start_us: wall_us(&row[2]),
             end_us: wall_us(&row[3]),
+        });
+    });
+    each("closures.csv", &|store, row| {
+        let wall_us = |text: &str| format!("{text}:00Z").parse::<Timestamp>().unwrap().micros();
+        store.closures.push(RawClosure {
+            from_us: wall_us(&row[1]),
+            to_us: wall_us(&row[2]),
         });
     });
     each("status.csv", &|store, row| {

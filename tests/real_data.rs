@@ -185,6 +185,7 @@ fn known(stores: &mut BTreeMap<String, RawStore>, id: String) -> &mut RawStore {
         id,
         zone: Tz::America__Chicago,
         hours: Vec::new(),
+        closures: Vec::new(),
         observations: Vec::<(Timestamp, _)>::new(),
     })
 }

@@ -84,7 +84,7 @@ impl Cast {
 }
 
 /// Every kind of statement that a poller may use, on the fixture's stores.
-const POLLER_AT_WORK: [&str; 11] = [
+const POLLER_AT_WORK: [&str; 15] = [
     "INSERT INTO public.store_activity VALUES ('chicago', '2023-11-08 11:31:00+00', 'inactive')",
     "INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 11:32:00+00', 'inactive', '3')",
     "INSERT INTO public.store_activity VALUES ('chicago', '2023-11-08 11:31:00+00', 'active')
@@ -95,6 +95,10 @@ const POLLER_AT_WORK: [&str; 11] = [
     "INSERT INTO public.store_business_hours VALUES ('new', 2, '09:00', '17:00')",
     "UPDATE public.store_business_hours SET day = 3 WHERE store_id = 'new'",
     "DELETE FROM public.store_business_hours WHERE store_id = 'hours only'",
+    "INSERT INTO public.store_closures VALUES ('new', '2023-11-02', '2023-11-03', 'holiday')",
+    "UPDATE public.store_closures SET closed_to = '2023-11-04', store_id = 'howe' WHERE store_id = 'new'",
+    "INSERT INTO public.store_closures VALUES ('*', '2023-11-01', '2023-11-01 12:00')",
+    "DELETE FROM public.store_closures WHERE store_id = '*'",
     "INSERT INTO public.store_timezones VALUES ('new', 'Asia/Kolkata')",
     "UPDATE public.store_timezones SET timezone_str = 'Asia/Kathmandu' WHERE store_id = 'new'",
     "DELETE FROM public.store_timezones WHERE store_id = 'silent'",
@@ -183,6 +187,7 @@ async fn no_role_can_do_more_than_it_must() {
         "DELETE FROM public.store_activity",
         "TRUNCATE public.store_activity",
         "DELETE FROM public.store_business_hours",
+        "DELETE FROM public.store_closures",
         "DELETE FROM public.store_timezones",
         "DELETE FROM public.reports",
         "TRUNCATE public.reports",
@@ -208,6 +213,7 @@ async fn no_role_can_do_more_than_it_must() {
         "SELECT uptally.ring_doorbell()",
         "SELECT uptally.drop_rollup_months_before(now())",
         "TRUNCATE public.store_activity",
+        "TRUNCATE public.store_closures",
         "ALTER TABLE public.store_activity DISABLE TRIGGER uptally_inserted",
         "DROP TRIGGER uptally_deleted ON public.store_activity",
         "SET session_replication_role = replica",

@@ -67,6 +67,27 @@ async fn constraints_refuse_what_the_types_refuse() {
         ("('s', 0, '09:00', NULL)", "end_time_local"),
         (r"(E'\t', 0, '09:00', '17:00')", "store_id_is_short_printable_text"),
     ];
+    let closures = [
+        ("('s', '2023-12-25', '2023-12-25')", "closed_from_is_before_closed_to"),
+        ("('s', '2023-12-26', '2023-12-25')", "closed_from_is_before_closed_to"),
+        ("('s', '1999-12-31', '2000-01-02')", "closed_from_2000_to_2100"),
+        ("('s', '2099-12-31', '2100-01-01 00:00:01')", "closed_from_2000_to_2100"),
+        ("('s', '-infinity', '2023-12-25')", "closed_from_2000_to_2100"),
+        ("('s', '2023-12-25', 'infinity')", "closed_from_2000_to_2100"),
+        ("('s', NULL, '2023-12-25')", "closed_from"),
+        ("('s', '2023-12-25', NULL)", "closed_to"),
+        ("(NULL, '2023-12-25', '2023-12-26')", "store_id"),
+        ("('', '2023-12-25', '2023-12-26')", "store_id_is_short_printable_text"),
+        ("('s', '2023-12-25', '2023-12-26', NULL)", "reason"),
+        (
+            r"('s', '2023-12-25', '2023-12-26', E'a\nb')",
+            "reason_is_short_printable_text",
+        ),
+        (
+            "('s', '2023-12-25', '2023-12-26', repeat('x', 201))",
+            "reason_is_short_printable_text",
+        ),
+    ];
     let zones = [
         ("('s', 'Mars/Olympus_Mons')", "store_timezones_timezone_str_fkey"),
         ("('s', '')", "store_timezones_timezone_str_fkey"),
@@ -74,9 +95,10 @@ async fn constraints_refuse_what_the_types_refuse() {
         ("('s', NULL)", "timezone_str"),
         ("('', 'America/Chicago')", "store_id_is_short_printable_text"),
     ];
-    let tables: [(&str, &[(&str, &str)]); 3] = [
+    let tables: [(&str, &[(&str, &str)]); 4] = [
         ("store_activity", &activity),
         ("store_business_hours", &hours),
+        ("store_closures", &closures),
         ("store_timezones", &zones),
     ];
     for (table, rows) in tables {
@@ -101,7 +123,9 @@ async fn constraints_refuse_what_the_types_refuse() {
 
     let at_the_edge = "INSERT INTO public.store_activity VALUES
             (repeat('x', 200), '2000-01-01+00', 'active'), ('ü =,\"', '2099-12-31 23:59:59.999999+00', 'inactive');
-        INSERT INTO public.store_business_hours VALUES ('s', 6, '23:59:59.999999', '24:00'), ('s', 0, '00:00', '00:00')";
+        INSERT INTO public.store_business_hours VALUES ('s', 6, '23:59:59.999999', '24:00'), ('s', 0, '00:00', '00:00');
+        INSERT INTO public.store_closures VALUES ('*', '2000-01-01', '2100-01-01', repeat('x', 200)),
+            ('s', '2099-12-31 23:59:59.999999', '2100-01-01', '')";
     client.batch_execute(at_the_edge).await.unwrap();
 }
 
@@ -111,6 +135,10 @@ async fn the_hourly_view_is_what_the_oracle_says() {
     let server = TestDatabase::start().await;
     let (database, client) = (server.database(), server.connect().await);
     fill(&client, 60).await;
+    let closures = "INSERT INTO public.store_closures VALUES
+        ('chicago', '2023-11-03 11:30', '2023-11-05 01:30'), ('howe', '2023-10-02 00:45', '2023-10-03'),
+        ('*', '2023-09-29', '2023-09-30'), ('beirut', '2023-11-08', '2023-12-01')";
+    client.batch_execute(closures).await.unwrap();
     Following::start(&database, &Clock::standing(NOW).0, Settings::default())
         .await
         .stop()
@@ -121,6 +149,9 @@ async fn the_hourly_view_is_what_the_oracle_says() {
         .unwrap();
     let covered = Span::new(bounds.get(0), bounds.get(1));
     assert!(covered.len_us() > 59 * 24 * HOUR_US);
+    let own = "SELECT count(*) FROM uptally.rollup_open JOIN uptally.rollup_schedule g USING (schedule_no)
+               WHERE g.base_no <> g.schedule_no";
+    assert!(client.query_one(own, &[]).await.unwrap().get::<_, i64>(0) > 0);
 
     let mut view: BTreeMap<String, Vec<(Timestamp, i64, i64)>> = BTreeMap::new();
     let sql =
@@ -169,7 +200,8 @@ async fn a_role_that_may_only_insert_can_insert() {
     let daemon = Following::start(&database, &clock, Settings::default()).await;
     let roles = "CREATE ROLE poller LOGIN; GRANT INSERT ON public.store_activity TO poller;
         CREATE ROLE clerk LOGIN;
-        GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.store_business_hours, public.store_timezones TO clerk;
+        GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.store_business_hours, public.store_closures,
+            public.store_timezones TO clerk;
         GRANT SELECT, UPDATE, DELETE ON public.store_activity TO clerk";
     client.batch_execute(roles).await.unwrap();
     let poller = server.connect_as("poller").await;
@@ -189,6 +221,10 @@ async fn a_role_that_may_only_insert_can_insert() {
         "INSERT INTO public.store_timezones VALUES ('b', 'Asia/Kolkata')",
         "UPDATE public.store_timezones SET timezone_str = 'Asia/Kathmandu'",
         "DELETE FROM public.store_business_hours",
+        "INSERT INTO public.store_closures VALUES ('a', '2023-11-08', '2023-11-08 05:00')",
+        "UPDATE public.store_closures SET closed_to = '2023-11-09'",
+        "DELETE FROM public.store_closures",
+        "TRUNCATE public.store_closures",
         "TRUNCATE public.store_timezones",
         "UPDATE public.store_activity SET timestamp_utc = timestamp_utc - interval '1 hour' WHERE store_id = 'a'",
         "DELETE FROM public.store_activity WHERE store_id = 'b'",

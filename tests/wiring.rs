@@ -55,7 +55,7 @@ async fn the_migrations_make_what_must_be_and_mending_leaves_it_alone() {
     let session = database.connect("test").await.unwrap();
     let made = wiring(&session).await;
     assert_eq!(made.fault(), None);
-    assert_eq!(made.marks().len(), 4 + 9 + 15, "{:?}", made.marks());
+    assert_eq!(made.marks().len(), 5 + 9 + 19, "{:?}", made.marks());
     database.migrate().await.unwrap();
     assert_eq!(wiring(&session).await, made);
 }

@@ -155,7 +155,7 @@ impl System {
             })
         });
         let mut session = self.connect(FLEET).await?;
-        let loaded = import::load(&mut session.client, zones, hours, polls.chain(probed)).await?;
+        let loaded = import::load(&mut session.client, zones, hours, [], polls.chain(probed)).await?;
         // What autovacuum would do in the middle of a measurement.
         session.client.batch_execute("VACUUM (ANALYZE)").await?;
         session.client.batch_execute("CHECKPOINT").await?;

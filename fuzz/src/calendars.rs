@@ -1,20 +1,23 @@
-//! Time zones and weekly hours: any zone, any hours, mostly around a change of its clock, against the oracle.
+//! Time zones, weekly hours and closures: any of them, mostly around a change of the zone's clock, against the oracle.
 
 use chrono::{Offset, TimeZone};
 use chrono_tz::{TZ_VARIANTS, Tz};
-use uptally::oracle::{self, RawInterval, RawStore};
-use uptally::schedule::{Interval, Openings, Schedule, WeeklyHours, Zone};
+use uptally::oracle::{self, RawClosure, RawInterval, RawStore};
+use uptally::schedule::{Closure, Closures, Interval, Openings, Schedule, WeeklyHours, Zone};
 use uptally::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US, Span, Timestamp};
 use uptally::window::{WindowSpans, Windows};
 
 use super::machine::dice::{Bytes, Dice};
 
-/// Lets the bytes choose a zone, an instant, a stretch and hours. Takes them for a zone's name and for hours as they
-/// are kept, too.
+/// Lets the bytes choose a zone, an instant, a stretch, hours and closures. Takes them for a zone's name, and for hours
+/// and closures as they are kept, too.
 pub fn run(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         if let Ok(hours) = text.parse::<WeeklyHours>() {
             assert_eq!(hours.to_string().parse(), Ok(hours));
+        }
+        if let Ok(closures) = text.parse::<Closures>() {
+            assert_eq!(closures.to_string().parse(), Ok(closures));
         }
         if let Ok(zone) = text.parse::<Tz>() {
             assert_eq!(zone.name(), text);
@@ -29,12 +32,19 @@ pub fn run(bytes: &[u8]) {
         id: "s".to_owned(),
         zone,
         hours: any_hours(&mut dice),
+        closures: any_closures(&mut dice, at),
         observations: Vec::new(),
     };
     let intervals = store.hours.iter();
     let intervals = intervals.map(|h| Interval::new(h.day, h.start_us, h.end_us).expect("an interval"));
-    let schedule = Schedule::new(zone, intervals.collect());
+    let closures = store.closures.iter();
+    let closures = closures.map(|c| Closure::new(c.from_us, c.to_us).expect("a closure"));
+    let schedule = Schedule::new(zone, intervals.collect()).with_closures(closures.collect());
     assert_eq!(schedule.hours().to_string().parse().as_ref(), Ok(schedule.hours()));
+    assert_eq!(
+        schedule.closures().to_string().parse().as_ref(),
+        Ok(schedule.closures())
+    );
     check_openings(&schedule, &store, span, at);
     check_cells(&schedule, &store, at);
     check_windows(schedule.zone(), zone, at);
@@ -74,6 +84,31 @@ fn any_hours(dice: &mut impl Dice) -> Vec<RawInterval> {
         .collect()
 }
 
+/// Closures that begin near an instant, or anywhere.
+fn any_closures(dice: &mut impl Dice, at: Timestamp) -> Vec<RawClosure> {
+    let (first_us, end_us) = (Timestamp::MIN.micros(), Timestamp::MAX.micros());
+    (0..dice.below(5))
+        .map(|_| {
+            let day_us = at.micros().div_euclid(DAY_US) * DAY_US + dice.within(-6..7) * DAY_US;
+            let from_us = match dice.below(4) {
+                0 => day_us,
+                1 => dice.within(first_us..end_us),
+                _ => day_us + any_clock(dice),
+            };
+            let from_us = from_us.clamp(first_us, end_us - 1);
+            let to_us = match dice.below(4) {
+                0 => from_us + dice.within(1..1000) * DAY_US,
+                1 => from_us + dice.within(1..5000) * MINUTE_US,
+                _ => day_us + dice.within(0..4) * DAY_US + any_clock(dice),
+            };
+            RawClosure {
+                from_us,
+                to_us: to_us.clamp(from_us + 1, end_us),
+            }
+        })
+        .collect()
+}
+
 /// A time of day up to 24:00.
 fn any_clock(dice: &mut impl Dice) -> i64 {
     match dice.below(4) {
@@ -85,14 +120,18 @@ fn any_clock(dice: &mut impl Dice) -> i64 {
 }
 
 fn check_openings(schedule: &Schedule, store: &RawStore, span: Span, at: Timestamp) {
-    let expected = oracle::openings(store.zone, &store.hours, span);
+    let expected = oracle::openings(store.zone, &store.hours, &store.closures, span);
     let openings = schedule.openings(span);
-    assert_eq!(openings, expected, "{} {:?} {span:?}", store.zone, store.hours);
+    assert_eq!(openings, expected, "{store:?} {span:?}");
+    let weekly = schedule.with_closures(Closures::default());
+    if !schedule.closes_within(span) {
+        assert_eq!(openings, weekly.openings(span), "{store:?} {span:?}");
+    }
     let resolved = Openings::new(schedule, span);
     let part = Span::new(at.max(span.start), at.plus(3 * HOUR_US)).intersect(span);
     let within: Vec<Span> = resolved.within(part).collect();
-    let expected = oracle::openings(store.zone, &store.hours, part);
-    assert_eq!(within, expected, "{} {:?} {part:?}", store.zone, store.hours);
+    let expected = oracle::openings(store.zone, &store.hours, &store.closures, part);
+    assert_eq!(within, expected, "{store:?} {part:?}");
     assert_eq!(
         resolved.open_us(part),
         expected.iter().map(|span| span.len_us()).sum::<i64>()
@@ -109,13 +148,7 @@ fn check_cells(schedule: &Schedule, store: &RawStore, at: Timestamp) {
         .into_iter()
         .map(|(_, open_us, _)| open_us)
         .collect();
-    assert_eq!(
-        schedule.open_by_cell(first),
-        expected,
-        "{} {:?} {day:?}",
-        store.zone,
-        store.hours
-    );
+    assert_eq!(schedule.open_by_cell(first), expected, "{store:?} {day:?}");
 }
 
 fn check_windows(zone: Zone, tz: Tz, at: Timestamp) {

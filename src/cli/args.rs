@@ -98,11 +98,12 @@ Examples:
     /// Load CSV files into the database
     #[command(after_help = "\
 Loading a file again changes nothing. Columns may be in any order. Bad rows go to a rejects file, are
-counted, and do not stop the good ones.
+counted, and do not stop the good ones. Closures are added to those that are there.
 
 Examples:
   uptally import --activity status.csv --hours hours.csv --timezones zones.csv
   uptally import --activity monday.csv --activity tuesday.csv --strict
+  uptally import --closures holidays.csv
   zcat status.csv.gz | uptally import --activity -")]
     Import(ImportArgs),
 
@@ -152,7 +153,7 @@ Examples:
   uptally generate --out fleet
   uptally generate --out fleet --stores 1000000 --days 1
   uptally import --activity fleet/store_status.csv --hours fleet/menu_hours.csv \\
-    --timezones fleet/timezones.csv")]
+    --closures fleet/closures.csv --timezones fleet/timezones.csv")]
     Generate(GenerateArgs),
 }
 
@@ -164,10 +165,10 @@ pub struct ServeArgs {
     listen: Option<String>,
 }
 
-/// Of `uptally import`. At least one of the three kinds of file is named; at most one file is `-`.
+/// Of `uptally import`. At least one of the four kinds of file is named; at most one file is `-`.
 #[derive(Debug, Args)]
 #[group(skip)]
-#[command(group = ArgGroup::new("inputs").required(true).multiple(true).args(["activity", "hours", "timezones"]))]
+#[command(group = ArgGroup::new("inputs").required(true).multiple(true).args(["activity", "hours", "closures", "timezones"]))]
 pub struct ImportArgs {
     /// Status rows: store_id, timestamp_utc, status; may be given several times (- is stdin)
     #[arg(long, value_name = "FILE")]
@@ -176,6 +177,10 @@ pub struct ImportArgs {
     /// Opening hours: store_id, day (0 is Monday), start_time_local, end_time_local (- is stdin)
     #[arg(long, value_name = "FILE")]
     pub hours: Option<PathBuf>,
+
+    /// Closures: store_id (* is every store), closed_from, closed_to in local time, reason (- is stdin)
+    #[arg(long, value_name = "FILE")]
+    pub closures: Option<PathBuf>,
 
     /// Time zones: store_id, timezone_str (- is stdin)
     #[arg(long, value_name = "FILE")]
@@ -219,7 +224,7 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "ROLE")]
     pub grant_to: Option<RoleName>,
 
-    /// Grant this role what writes status rows, hours and time zones
+    /// Grant this role what writes status rows, hours, closures and time zones
     #[arg(long, value_name = "ROLE")]
     pub grant_poller: Option<RoleName>,
 
@@ -322,7 +327,8 @@ impl Command {
 impl ImportArgs {
     /// At most one file may be stdin. An error is a usage message.
     pub(super) fn check_stdin(&self) -> Result<(), clap::Error> {
-        let files = self.activity.iter().chain(&self.hours).chain(&self.timezones);
+        let calendars = self.hours.iter().chain(&self.closures).chain(&self.timezones);
+        let files = self.activity.iter().chain(calendars);
         if files.filter(|file| file.as_path() == Path::new("-")).count() > 1 {
             let message = "only one of the files can be - (stdin)";
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));

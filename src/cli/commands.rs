@@ -114,6 +114,7 @@ pub(super) async fn import(config: &Config, arguments: ImportArgs) -> anyhow::Re
     let options = ImportOptions {
         activity: arguments.activity.into_iter().map(input).collect(),
         hours: arguments.hours.map(input),
+        closures: arguments.closures.map(input),
         timezones: arguments.timezones.map(input),
         strict: arguments.strict,
         rejects: arguments.rejects,

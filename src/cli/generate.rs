@@ -1,4 +1,4 @@
-//! `uptally generate`: a made-up fleet as the three CSV files that `uptally import` takes.
+//! `uptally generate`: a made-up fleet as the four CSV files that `uptally import` takes.
 //!
 //! No database and no configuration matter to it. The rows are written as they are made; what is held in memory
 //! grows with the stores (about 0.5 kB each), not with the rows.
@@ -18,6 +18,7 @@ use crate::time::MINUTE_US;
 
 const ACTIVITY: &str = "store_status.csv";
 const HOURS: &str = "menu_hours.csv";
+const CLOSURES: &str = "closures.csv";
 const TIMEZONES: &str = "timezones.csv";
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -26,7 +27,7 @@ pub(super) fn generate(arguments: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let dir = &arguments.out;
     fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     // Before a large file is written, not after.
-    for name in [ACTIVITY, HOURS, TIMEZONES] {
+    for name in [ACTIVITY, HOURS, CLOSURES, TIMEZONES] {
         let path = dir.join(name);
         anyhow::ensure!(
             !path.try_exists().with_context(|| cannot_write(&path))?,
@@ -43,12 +44,19 @@ pub(super) fn generate(arguments: &GenerateArgs) -> anyhow::Result<ExitCode> {
     });
     let zones = write_new(dir, TIMEZONES, |out| fleet.write_timezones_csv(out))?;
     let hours = write_new(dir, HOURS, |out| fleet.write_hours_csv(out))?;
+    let closures = write_new(dir, CLOSURES, |out| fleet.write_closures_csv(out))?;
     let polls = write_new(dir, ACTIVITY, |out| match arguments.order {
         RowOrder::Time => fleet.write_activity_csv(out),
         RowOrder::Store => fleet.write_activity_csv_by_store(out),
     })?;
     write_stdout(|out| {
-        for (name, rows) in [(TIMEZONES, zones), (HOURS, hours), (ACTIVITY, polls)] {
+        let files = [
+            (TIMEZONES, zones),
+            (HOURS, hours),
+            (CLOSURES, closures),
+            (ACTIVITY, polls),
+        ];
+        for (name, rows) in files {
             writeln!(out, "{rows} rows in {}", dir.join(name).display())?;
         }
         Ok(())

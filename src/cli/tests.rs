@@ -122,6 +122,7 @@ fn an_import_names_files_and_stdin_at_most_once() {
     for args in [
         "import --activity - --activity -",
         "import --activity - --hours -",
+        "import --closures - --timezones -",
         "import --strict --rejects r.csv --hours h.csv",
     ] {
         assert_eq!(error_kind(args), ErrorKind::ArgumentConflict, "{args}");

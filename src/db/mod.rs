@@ -15,7 +15,7 @@ pub use error::{DbError, LOGIN_PAUSE, LoginRefused};
 pub use parameters::{Parameters, ParametersError, TlsFiles};
 pub use roles::{Grants, RoleName, RoleNameError};
 pub use tls::TlsError;
-pub use types::WallTime;
+pub use types::{LocalTime, WallTime};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

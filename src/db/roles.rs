@@ -14,8 +14,8 @@ const DAEMON: &[(&str, &str)] = &[
     ("USAGE", "SCHEMA public, uptally"),
     (
         "SELECT",
-        "public.store_activity, public.store_business_hours, public.store_timezones, public.store_uptime_hourly, \
-         uptally.store_cell, uptally.schema_history, uptally.time_zone",
+        "public.store_activity, public.store_business_hours, public.store_closures, public.store_timezones, \
+         public.store_uptime_hourly, uptally.store_cell, uptally.schema_history, uptally.time_zone",
     ),
     ("SELECT, INSERT, UPDATE", "public.reports, uptally.checkpoint"),
     (
@@ -30,12 +30,12 @@ const DAEMON: &[(&str, &str)] = &[
     ),
 ];
 
-/// What writes status rows, hours and zones. SELECT is for `WHERE` and `ON CONFLICT`.
+/// What writes status rows, hours, closures and zones. SELECT is for `WHERE` and `ON CONFLICT`.
 const POLLER: &[(&str, &str)] = &[
     ("USAGE", "SCHEMA public"),
     (
         "SELECT, INSERT, UPDATE, DELETE",
-        "public.store_activity, public.store_business_hours, public.store_timezones",
+        "public.store_activity, public.store_business_hours, public.store_closures, public.store_timezones",
     ),
 ];
 

@@ -47,3 +47,18 @@ impl<'a> FromSql<'a> for WallTime {
         *ty == Type::TIME
     }
 }
+
+/// A wall time with its date, in microseconds since 1970-01-01 00:00, as in columns of type `timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalTime(pub i64);
+
+impl<'a> FromSql<'a> for LocalTime {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        let micros = i64::from_be_bytes(raw.try_into()?);
+        Ok(LocalTime(micros.saturating_add(POSTGRES_EPOCH_US)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMP
+    }
+}

@@ -15,9 +15,10 @@ use super::{DbError, Statements};
 const DEFINITIONS: &str = include_str!("wiring.sql");
 
 /// The tables: those that people write to, and the one that triggers write to.
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "public.store_activity",
     "public.store_business_hours",
+    "public.store_closures",
     "public.store_timezones",
     "uptally.invalidation",
 ];

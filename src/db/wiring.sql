@@ -60,7 +60,7 @@ END $$;
 CREATE OR REPLACE FUNCTION uptally.schedule_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO uptally.invalidation (store_id) SELECT DISTINCT f.store_id FROM fresh f;
+    INSERT INTO uptally.invalidation (store_id) SELECT DISTINCT nullif(f.store_id, '*') FROM fresh f;
     IF FOUND THEN
         PERFORM uptally.ring_doorbell();
     END IF;
@@ -70,7 +70,8 @@ END $$;
 CREATE OR REPLACE FUNCTION uptally.schedule_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO uptally.invalidation (store_id) SELECT f.store_id FROM fresh f UNION SELECT g.store_id FROM gone g;
+    INSERT INTO uptally.invalidation (store_id)
+    SELECT nullif(f.store_id, '*') FROM fresh f UNION SELECT nullif(g.store_id, '*') FROM gone g;
     IF FOUND THEN
         PERFORM uptally.ring_doorbell();
     END IF;
@@ -80,7 +81,7 @@ END $$;
 CREATE OR REPLACE FUNCTION uptally.schedule_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO uptally.invalidation (store_id) SELECT DISTINCT g.store_id FROM gone g;
+    INSERT INTO uptally.invalidation (store_id) SELECT DISTINCT nullif(g.store_id, '*') FROM gone g;
     IF FOUND THEN
         PERFORM uptally.ring_doorbell();
     END IF;
@@ -108,6 +109,14 @@ CREATE TRIGGER uptally_inserted AFTER INSERT ON public.store_business_hours REFE
 CREATE TRIGGER uptally_truncated AFTER TRUNCATE ON public.store_business_hours FOR EACH STATEMENT EXECUTE FUNCTION uptally.input_truncated();
 
 CREATE TRIGGER uptally_updated AFTER UPDATE ON public.store_business_hours REFERENCING OLD TABLE AS gone NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION uptally.schedule_updated();
+
+CREATE TRIGGER uptally_deleted AFTER DELETE ON public.store_closures REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION uptally.schedule_deleted();
+
+CREATE TRIGGER uptally_inserted AFTER INSERT ON public.store_closures REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION uptally.schedule_inserted();
+
+CREATE TRIGGER uptally_truncated AFTER TRUNCATE ON public.store_closures FOR EACH STATEMENT EXECUTE FUNCTION uptally.input_truncated();
+
+CREATE TRIGGER uptally_updated AFTER UPDATE ON public.store_closures REFERENCING OLD TABLE AS gone NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION uptally.schedule_updated();
 
 CREATE TRIGGER uptally_deleted AFTER DELETE ON public.store_timezones REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION uptally.schedule_deleted();
 

@@ -85,11 +85,13 @@ impl Scope {
     fn lock(self) -> &'static str {
         match self {
             Scope::Inputs => {
-                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones
+                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_closures,
+                            public.store_timezones
                  IN ACCESS SHARE MODE"
             }
             Scope::InputsAndRollup => {
-                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_timezones,
+                "LOCK TABLE public.store_activity, public.store_business_hours, public.store_closures,
+                            public.store_timezones,
                             uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down,
                             uptally.checkpoint
                  IN ACCESS SHARE MODE"
@@ -108,9 +110,9 @@ pub struct Delta {
     new_ids: Vec<String>,
     /// Stretches in which rows went away.
     stretches: BTreeMap<String, (Timestamp, Timestamp)>,
-    /// Stores whose hours or zone changed.
+    /// Stores whose hours, closures or zone changed.
     rescheduled: FxHashSet<String>,
-    /// A table was emptied: everything is to be read again.
+    /// A table was emptied, or all stores were closed: everything is to be read again.
     everything: bool,
 }
 

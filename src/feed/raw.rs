@@ -1,4 +1,4 @@
-//! Reading stores from the raw tables: stretches of their timelines, their hours and zones.
+//! Reading stores from the raw tables: stretches of their timelines, their hours, closures and zones.
 
 use chrono_tz::Tz;
 use futures_util::{TryStreamExt, pin_mut};
@@ -6,9 +6,10 @@ use rustc_hash::FxHashMap;
 use tokio_postgres::types::ToSql;
 
 use super::{Reading, observation};
-use crate::db::{DbError, WallTime};
+use crate::db::{DbError, LocalTime, WallTime};
 use crate::rollup::{Observation, ReadBack, Rollup};
-use crate::schedule::{DEFAULT_ZONE, Interval, Schedule};
+use crate::schedule::{Closure, Closures, DEFAULT_ZONE, Interval, Schedule, WeeklyHours};
+use crate::store::EVERY_STORE;
 use crate::time::Timestamp;
 
 /// What each read-back asks for: the latest observation before it, and from there on to the end or to
@@ -36,6 +37,15 @@ const OBSERVATIONS: &str = "
     JOIN public.store_activity a ON a.store_id = q.store_id
     ORDER BY q.n, a.timestamp_utc";
 
+/// The schedules of stores, as the tables say.
+#[derive(Debug)]
+pub struct StoreSchedules {
+    /// Of those that have hours, closures or a zone of their own.
+    pub known: FxHashMap<String, Schedule>,
+    /// Of all others.
+    pub default: Schedule,
+}
+
 impl Reading<'_> {
     /// Of these stores, the ones that no table knows.
     pub(super) async fn unknown_stores(&self, ids: impl Iterator<Item = &String>) -> Result<Vec<String>, DbError> {
@@ -46,7 +56,9 @@ impl Reading<'_> {
         let sql = "SELECT q.store_id FROM unnest($1::text[]) AS q (store_id)
                    WHERE NOT EXISTS (SELECT FROM public.store_activity a WHERE a.store_id = q.store_id)
                      AND NOT EXISTS (SELECT FROM public.store_business_hours h WHERE h.store_id = q.store_id)
-                     AND NOT EXISTS (SELECT FROM public.store_timezones z WHERE z.store_id = q.store_id)";
+                     AND NOT EXISTS (SELECT FROM public.store_timezones z WHERE z.store_id = q.store_id)
+                     AND NOT EXISTS (SELECT FROM public.store_closures c
+                                     WHERE c.store_id = q.store_id AND c.store_id <> '*')";
         let statement = self.statement(sql).await?;
         let rows = self.transaction.query(&statement, &[&ids]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
@@ -68,14 +80,13 @@ impl Reading<'_> {
         .await
     }
 
-    /// Reads the hours, zone and whole history of stores and gives them to the rollup.
+    /// Reads the hours, closures, zone and whole history of stores and gives them to the rollup.
     pub(super) async fn reschedule(&self, ids: &[String], rollup: &mut Rollup) -> Result<(), DbError> {
         let schedules = self.schedules(Some(ids)).await?;
         self.grouped(OBSERVATIONS, &[&ids], ids, |id, observations| {
             let store = rollup.intern(id);
-            let default = || Schedule::new(DEFAULT_ZONE, std::iter::empty().collect());
-            let schedule = schedules.get(id).cloned().unwrap_or_else(default);
-            rollup.reschedule(store, &schedule, observations);
+            let schedule = schedules.known.get(id).unwrap_or(&schedules.default);
+            rollup.reschedule(store, schedule, observations);
         })
         .await
     }
@@ -119,8 +130,43 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// The schedules of stores that have hours or a zone; of all stores, or of some.
-    pub async fn schedules(&self, only: Option<&[String]>) -> Result<FxHashMap<String, Schedule>, DbError> {
+    /// The schedules of all stores, or of some.
+    pub async fn schedules(&self, only: Option<&[String]>) -> Result<StoreSchedules, DbError> {
+        let mut zones = self.zones(only).await?;
+        let hours = self.hours(only).await?;
+        let mut closures = self.closures(only).await?;
+        let everywhere = closures.remove(EVERY_STORE).unwrap_or_default();
+        // One list for all stores that have none of their own.
+        let for_all: Closures = everywhere.iter().copied().collect();
+        let mut closed = |id: &str| match closures.remove(id) {
+            Some(own) => own.into_iter().chain(everywhere.iter().copied()).collect(),
+            None => for_all.clone(),
+        };
+        let mut known: FxHashMap<String, Schedule> = FxHashMap::default();
+        for (id, intervals) in hours {
+            let zone = zones.remove(&id).unwrap_or(DEFAULT_ZONE);
+            let schedule = Schedule::new(zone, intervals.into_iter().collect()).with_closures(closed(&id));
+            known.insert(id, schedule);
+        }
+        let always = |zone| Schedule::new(zone, WeeklyHours::always_open());
+        for (id, zone) in zones {
+            let schedule = always(zone).with_closures(closed(&id));
+            known.insert(id, schedule);
+        }
+        let default = always(DEFAULT_ZONE).with_closures(for_all);
+        for (id, own) in closures {
+            let all = own.into_iter().chain(everywhere.iter().copied()).collect();
+            known.insert(id, default.with_closures(all));
+        }
+        Ok(StoreSchedules { known, default })
+    }
+
+    /// The schedule of stores of which only observations are known.
+    pub async fn default_schedule(&self) -> Result<Schedule, DbError> {
+        Ok(self.schedules(Some(&[])).await?.default)
+    }
+
+    async fn zones(&self, only: Option<&[String]>) -> Result<FxHashMap<String, Tz>, DbError> {
         let mut zones: FxHashMap<String, Tz> = FxHashMap::default();
         let sql =
             "SELECT store_id, timezone_str FROM public.store_timezones WHERE $1::text[] IS NULL OR store_id = ANY ($1)";
@@ -139,7 +185,11 @@ impl Reading<'_> {
             });
             zones.insert(id.to_owned(), zone);
         }
-        let mut hours: FxHashMap<String, Vec<Interval>> = FxHashMap::default();
+        Ok(zones)
+    }
+
+    async fn hours(&self, only: Option<&[String]>) -> Result<FxHashMap<String, Vec<Interval>>, DbError> {
+        let mut hours = FxHashMap::default();
         let sql = "SELECT store_id, day, start_time_local, end_time_local FROM public.store_business_hours
                    WHERE $1::text[] IS NULL OR store_id = ANY ($1)";
         let rows = self.transaction.query_raw(sql, [&only]).await?;
@@ -147,22 +197,36 @@ impl Reading<'_> {
         while let Some(row) = rows.try_next().await? {
             let (start, end): (WallTime, WallTime) = (row.try_get(2)?, row.try_get(3)?);
             let day = u8::try_from(row.try_get::<_, i16>(1)?).unwrap_or(u8::MAX);
-            let id: &str = row.try_get(0)?;
             // The table's CHECKs say what Interval::new asks for.
             if let Some(interval) = Interval::new(day, start.0, end.0) {
-                match hours.get_mut(id) {
-                    Some(intervals) => intervals.push(interval),
-                    None => drop(hours.insert(id.to_owned(), vec![interval])),
-                }
+                push(&mut hours, row.try_get(0)?, interval);
             }
         }
-        let mut schedules: FxHashMap<String, Schedule> = FxHashMap::default();
-        for (id, intervals) in hours {
-            let zone = zones.remove(&id).unwrap_or(DEFAULT_ZONE);
-            schedules.insert(id, Schedule::new(zone, intervals.into_iter().collect()));
+        Ok(hours)
+    }
+
+    /// Always with those of [`EVERY_STORE`].
+    async fn closures(&self, only: Option<&[String]>) -> Result<FxHashMap<String, Vec<Closure>>, DbError> {
+        let mut closures = FxHashMap::default();
+        let sql = "SELECT store_id, closed_from, closed_to FROM public.store_closures
+                   WHERE $1::text[] IS NULL OR store_id = ANY ($1) OR store_id = '*'";
+        let rows = self.transaction.query_raw(sql, [&only]).await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let (from, to): (LocalTime, LocalTime) = (row.try_get(1)?, row.try_get(2)?);
+            // The table's CHECKs say what Closure::new asks for.
+            if let Some(closure) = Closure::new(from.0, to.0) {
+                push(&mut closures, row.try_get(0)?, closure);
+            }
         }
-        let always = |zone| Schedule::new(zone, std::iter::empty().collect());
-        schedules.extend(zones.into_iter().map(|(id, zone)| (id, always(zone))));
-        Ok(schedules)
+        Ok(closures)
+    }
+}
+
+/// Adds to a store's list; its id is copied for the first item only.
+fn push<T>(lists: &mut FxHashMap<String, Vec<T>>, id: &str, item: T) {
+    match lists.get_mut(id) {
+        Some(list) => list.push(item),
+        None => drop(lists.insert(id.to_owned(), vec![item])),
     }
 }

@@ -3,6 +3,7 @@
 use futures_util::{TryStreamExt, pin_mut};
 
 use super::copy::{Malformed, RowSplitter};
+use super::raw::StoreSchedules;
 use super::{APPLY_ROWS, Delta, Reading, STORES_PER_QUERY, is_much_of};
 use crate::db::DbError;
 use crate::rollup::{Limits, Observation, ReadBack, Rollup, StoreNo};
@@ -32,11 +33,13 @@ impl Reading<'_> {
         batch_rows_max: usize,
         mut pause: impl FnMut(),
     ) -> Result<Rollup, DbError> {
-        let mut schedules: Vec<_> = self.schedules(None).await?.into_iter().collect();
+        let StoreSchedules { known, default } = self.schedules(None).await?;
+        let mut schedules: Vec<_> = known.into_iter().collect();
         // In the order of the ids, reports later walk the arrays from front to back.
         schedules.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let idle = || {
             let mut rollup = Rollup::new(limits, now);
+            rollup.set_default_schedule(default.clone());
             for (id, schedule) in &schedules {
                 rollup.enroll(id, schedule);
             }

@@ -1,4 +1,4 @@
-//! A made-up fleet in the shape of the real data: stores, time zones, weekly hours and a polling feed.
+//! A made-up fleet in the shape of the real data: stores, time zones, weekly hours, a few closures, and a polling feed.
 //!
 //! For the demo, tests and benches. Pure: the same options give the same fleet and the same feed on every
 //! machine. Each poll follows from (seed, store, slot) alone, so the feed goes on past the fleet's end without
@@ -6,6 +6,7 @@
 //!
 //! Units: microseconds, of UTC or (`*_us` of hours) after local midnight.
 
+mod closures;
 mod feed;
 mod random;
 mod store;
@@ -16,9 +17,11 @@ use std::io::{self, Write};
 
 use chrono::{Datelike, Timelike};
 
-use crate::import::row::{ActivityRow, HoursRow, TimezoneRow};
+use crate::import::row::{ActivityRow, ClosureRow, HoursRow, TimezoneRow};
+use crate::store::EVERY_STORE;
 use crate::time::{DAY_US, HOUR_US, SECOND_US, Timestamp};
 
+pub use closures::FleetClosure;
 use feed::Feed;
 pub use feed::Poll;
 pub use store::{FleetHours, FleetStore};
@@ -58,6 +61,7 @@ impl Default for FleetOptions {
 pub struct Fleet {
     options: FleetOptions,
     stores: Vec<FleetStore>,
+    closures: Vec<FleetClosure>,
 }
 
 impl Fleet {
@@ -71,6 +75,7 @@ impl Fleet {
         let stores = (0..options.stores).map(|index| FleetStore::generate(&options, index));
         Fleet {
             stores: stores.collect(),
+            closures: closures::generate(&options),
             options,
         }
     }
@@ -133,6 +138,22 @@ impl Fleet {
         })
     }
 
+    /// The closures as rows to import.
+    pub fn closure_rows(&self) -> impl Iterator<Item = ClosureRow<'_>> {
+        self.closures.iter().filter_map(|closure| {
+            let store_id = match closure.store {
+                None => EVERY_STORE,
+                Some(store) => &self.stores.get(store as usize)?.store_id,
+            };
+            Some(ClosureRow {
+                store_id,
+                from_us: closure.from_us,
+                to_us: closure.to_us,
+                reason: closure.reason,
+            })
+        })
+    }
+
     /// The time zones of all stores that have one as rows to import.
     pub fn timezone_rows(&self) -> impl Iterator<Item = TimezoneRow<'_>> {
         self.stores.iter().filter_map(|store| {
@@ -185,6 +206,19 @@ impl Fleet {
         Ok(rows)
     }
 
+    /// Writes the closures as a CSV; returns how many rows.
+    pub fn write_closures_csv(&self, mut out: impl Write) -> io::Result<u64> {
+        writeln!(out, "store_id,from,to,reason")?;
+        let mut rows = 0;
+        for row in self.closure_rows() {
+            let (from, to) = (wall_time(row.from_us), wall_time(row.to_us));
+            writeln!(out, "{},{from},{to},{}", row.store_id, row.reason)?;
+            rows += 1;
+        }
+        out.flush()?;
+        Ok(rows)
+    }
+
     /// Writes the time zones as a CSV; returns how many rows.
     pub fn write_timezones_csv(&self, mut out: impl Write) -> io::Result<u64> {
         writeln!(out, "store_id,timezone_str")?;
@@ -225,4 +259,13 @@ fn push_utc(line: &mut Vec<u8>, at: Timestamp) {
 fn clock(us: i64) -> String {
     let seconds = us / SECOND_US;
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// A date, with a time of day unless that is 00:00; generated closures are of whole seconds.
+fn wall_time(us: i64) -> String {
+    let date = Timestamp::from_micros(us).to_chrono().date_naive();
+    match us.rem_euclid(DAY_US) {
+        0 => date.to_string(),
+        of_day_us => format!("{date} {}", clock(of_day_us)),
+    }
 }

@@ -6,6 +6,7 @@ use fastrand::Rng;
 pub(super) const STREAM_STORE: u64 = 1;
 pub(super) const STREAM_OUTAGES: u64 = 2;
 pub(super) const STREAM_POLL: u64 = 3;
+pub(super) const STREAM_CLOSURES: u64 = 4;
 
 /// The random stream of one thing (a store, a poll ...) for one purpose.
 pub(super) fn stream(seed: u64, purpose: u64, a: u64, b: u64) -> Rng {

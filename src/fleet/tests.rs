@@ -8,7 +8,7 @@ use super::store::ODD_ZONES;
 use super::*;
 use crate::import::Table;
 use crate::import::record::Records;
-use crate::store::{Status, check_store_id};
+use crate::store::{EVERY_STORE, Status, check_store_id};
 use crate::time::{MINUTE_US, Span};
 
 fn small() -> FleetOptions {
@@ -187,6 +187,17 @@ fn what_is_written_is_what_the_importer_reads() {
         let record = records.next_record().unwrap().unwrap().unwrap();
         assert_eq!(HoursRow::parse(&record).unwrap(), row);
     }
+
+    let many = Fleet::generate(FleetOptions { stores: 400, ..small() });
+    csv.clear();
+    let closed = many.write_closures_csv(&mut csv).unwrap();
+    let mut records = Records::open(&csv[..], "c.csv", Table::Closures).unwrap();
+    for row in many.closure_rows() {
+        let record = records.next_record().unwrap().unwrap().unwrap();
+        assert_eq!(ClosureRow::parse(&record).unwrap(), row);
+    }
+    let of_all = many.closure_rows().filter(|row| row.store_id == EVERY_STORE).count();
+    assert!(of_all == 1 && closed > 1, "{closed} closures");
 
     csv.clear();
     fleet.write_timezones_csv(&mut csv).unwrap();

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::row::{ActivityRow, HoursRow, TimezoneRow};
+use super::row::{ActivityRow, ClosureRow, HoursRow, TimezoneRow};
 use crate::time::Timestamp;
 
 /// Most rows of a chunk. About 8 MB of activity; three or four chunks exist at a time.
@@ -60,6 +60,17 @@ impl ChunkBuilder {
         self.put(&row.start_us.to_be_bytes());
         self.put(&row.end_us.to_be_bytes());
         let key_end = self.encoded.len();
+        self.end(row.store_id, start, key_end);
+    }
+
+    /// Columns `store_id, closed_from, closed_to, reason`; the key is the first three.
+    pub(super) fn push_closure(&mut self, row: &ClosureRow<'_>) {
+        let start = self.begin(4, row.store_id);
+        // Postgres counts from 2000-01-01 here too, of the same clock.
+        self.put(&(row.from_us - Timestamp::MIN.micros()).to_be_bytes());
+        self.put(&(row.to_us - Timestamp::MIN.micros()).to_be_bytes());
+        let key_end = self.encoded.len();
+        self.put(row.reason.as_bytes());
         self.end(row.store_id, start, key_end);
     }
 

@@ -78,6 +78,24 @@ const TIMEZONES: StagingSql = StagingSql {
             SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied",
 };
 
+/// Closures are only added: a file of next year's says nothing about last year's.
+const CLOSURES: StagingSql = StagingSql {
+    create: "CREATE TEMPORARY TABLE uptally_import_closures \
+             (store_id text NOT NULL, closed_from timestamp NOT NULL, closed_to timestamp NOT NULL, reason text NOT NULL) \
+             ON COMMIT DROP",
+    truncate: "TRUNCATE pg_temp.uptally_import_closures",
+    copy: "COPY pg_temp.uptally_import_closures (store_id, closed_from, closed_to, reason) FROM STDIN (FORMAT binary)",
+    apply: "WITH applied AS (
+              INSERT INTO public.store_closures AS c (store_id, closed_from, closed_to, reason)
+              SELECT i.store_id, i.closed_from, i.closed_to, i.reason FROM pg_temp.uptally_import_closures AS i
+              WHERE i.reason IS DISTINCT FROM (SELECT b.reason FROM public.store_closures AS b
+                WHERE b.store_id = i.store_id AND b.closed_from = i.closed_from AND b.closed_to = i.closed_to)
+              ON CONFLICT (store_id, closed_from, closed_to) DO UPDATE SET reason = excluded.reason
+              WHERE c.reason IS DISTINCT FROM excluded.reason
+              RETURNING c.xmax = 0 AS is_new)
+            SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM applied",
+};
+
 const ACTIVITY_COPY: &str = "COPY public.store_activity (store_id, timestamp_utc, status) FROM STDIN (FORMAT binary)";
 
 const HOURS_CREATE: &str = "CREATE TEMPORARY TABLE uptally_import_hours \
@@ -107,6 +125,7 @@ pub(super) struct Loader<'a> {
     meets_existing: bool,
     activity: Staging,
     timezones: Staging,
+    closures: Staging,
     /// Whether the temporary table for hours exists.
     has_hours: bool,
 }
@@ -118,6 +137,7 @@ impl<'a> Loader<'a> {
             meets_existing: false,
             activity: Staging::of(&ACTIVITY),
             timezones: Staging::of(&TIMEZONES),
+            closures: Staging::of(&CLOSURES),
             has_hours: false,
         })
     }
@@ -127,13 +147,11 @@ impl<'a> Loader<'a> {
     }
 
     pub(super) async fn timezones(&mut self, chunk: Chunk, summary: &mut TableSummary) -> Result<(), ImportError> {
-        if chunk.rows == 0 {
-            return Ok(());
-        }
-        let (new, corrected) = self.timezones.load(&self.transaction, chunk.copy).await?;
-        summary.new += new;
-        summary.corrected += corrected;
-        Ok(())
+        self.timezones.load_counted(&self.transaction, chunk, summary).await
+    }
+
+    pub(super) async fn closures(&mut self, chunk: Chunk, summary: &mut TableSummary) -> Result<(), ImportError> {
+        self.closures.load_counted(&self.transaction, chunk, summary).await
     }
 
     /// Gathers a chunk of opening hours; [`Loader::hours_end`] puts them into effect.
@@ -214,6 +232,21 @@ struct Staging {
 impl Staging {
     fn of(sql: &'static StagingSql) -> Self {
         Staging { sql, exists: false }
+    }
+
+    /// Loads a chunk, and counts what it changed.
+    async fn load_counted(
+        &mut self,
+        transaction: &Transaction<'_>,
+        chunk: Chunk,
+        summary: &mut TableSummary,
+    ) -> Result<(), ImportError> {
+        if chunk.rows > 0 {
+            let (new, corrected) = self.load(transaction, chunk.copy).await?;
+            summary.new += new;
+            summary.corrected += corrected;
+        }
+        Ok(())
     }
 
     /// Loads a chunk; returns how many rows are new and how many were corrected.

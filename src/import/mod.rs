@@ -1,11 +1,11 @@
-//! Loads the three CSV files into Postgres: all of a run or nothing of it.
+//! Loads the four CSV files into Postgres: all of a run or nothing of it.
 //!
 //! Three rooms: [`record`] and [`row`] turn bytes into typed rows and know no database; `chunk` turns
 //! rows into Postgres's binary COPY format; `load` puts chunks into the tables. Parsing runs on a
 //! thread of its own so that it overlaps with what Postgres does. What comes in one body over HTTP has its own way
 //! ([`Posted`]) through the same rules.
 //!
-//! Not here: opening hours, time zones and timelines as rules (the model), and the command line.
+//! Not here: opening hours, closures, time zones and timelines as rules (the model), and the command line.
 
 mod chunk;
 mod error;
@@ -35,7 +35,7 @@ use chunk::ChunkBuilder;
 use load::Loader;
 use produce::{Parsed, spawn_parser};
 use reject::RejectLog;
-use row::{ActivityRow, HoursRow, TimezoneRow};
+use row::{ActivityRow, ClosureRow, HoursRow, TimezoneRow};
 
 /// What to load, and what to do with rows that are not right.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,8 @@ pub struct ImportOptions {
     pub activity: Vec<Input>,
     /// File of `store_id, day, start_time_local, end_time_local`.
     pub hours: Option<Input>,
+    /// File of `store_id, closed_from, closed_to, reason`.
+    pub closures: Option<Input>,
     /// File of `store_id, timezone_str`.
     pub timezones: Option<Input>,
     /// Stop at the first bad row and load nothing, instead of setting bad rows aside.
@@ -56,7 +58,8 @@ pub struct ImportOptions {
 
 impl ImportOptions {
     fn inputs(&self) -> impl Iterator<Item = &Input> {
-        self.timezones.iter().chain(&self.hours).chain(&self.activity)
+        let calendars = self.timezones.iter().chain(&self.hours).chain(&self.closures);
+        calendars.chain(&self.activity)
     }
 }
 
@@ -79,20 +82,22 @@ impl fmt::Display for Input {
     }
 }
 
-/// Which of the three tables a CSV is for.
+/// Which of the input tables a CSV is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
     /// `public.store_activity`
     Activity,
     /// `public.store_business_hours`
     Hours,
+    /// `public.store_closures`
+    Closures,
     /// `public.store_timezones`
     Timezones,
 }
 
 /// Loads all inputs in one transaction and says what changed.
 ///
-/// Time zones go first, then hours, then activity: a follower that reads the result then learns a
+/// Time zones go first, then hours and closures, then activity: a follower that reads the result then learns a
 /// store's calendar before its observations. Loading the same files again changes no row.
 ///
 /// # Errors
@@ -123,6 +128,15 @@ pub async fn run(client: &mut Client, options: &ImportOptions) -> Result<ImportS
         summary.deletions_withheld = parsed.suspects.withheld();
         log = summary.note(Table::Hours, parsed, started);
     }
+    if let Some(input) = &options.closures {
+        let started = Instant::now();
+        let mut parser = spawn_parser(input, Table::Closures, options, log)?;
+        while let Some(chunk) = parser.chunks.recv().await {
+            loader.closures(chunk, &mut summary.closures).await?;
+        }
+        let parsed = parser.finish().await?;
+        log = summary.note(Table::Closures, parsed, started);
+    }
     for input in &options.activity {
         let started = Instant::now();
         let mut parser = spawn_parser(input, Table::Activity, options, log)?;
@@ -147,6 +161,7 @@ pub async fn load<'a>(
     client: &mut Client,
     timezones: impl IntoIterator<Item = TimezoneRow<'a>>,
     hours: impl IntoIterator<Item = HoursRow<'a>>,
+    closures: impl IntoIterator<Item = ClosureRow<'a>>,
     activity: impl IntoIterator<Item = ActivityRow<'a>>,
 ) -> Result<ImportSummary, ImportError> {
     let mut summary = ImportSummary::default();
@@ -177,6 +192,17 @@ pub async fn load<'a>(
         .hours_end(&produce::Suspects::default(), &mut summary.hours)
         .await?;
     summary.hours.close(started);
+
+    let started = Instant::now();
+    for row in closures {
+        builder.push_closure(&row);
+        summary.closures.read += 1;
+        if builder.is_full() {
+            loader.closures(builder.take(), &mut summary.closures).await?;
+        }
+    }
+    loader.closures(builder.take(), &mut summary.closures).await?;
+    summary.closures.close(started);
 
     let started = Instant::now();
     for row in activity {
@@ -237,6 +263,7 @@ impl ImportSummary {
         let summary = match table {
             Table::Activity => &mut self.activity,
             Table::Hours => &mut self.hours,
+            Table::Closures => &mut self.closures,
             Table::Timezones => &mut self.timezones,
         };
         summary.read += parsed.read;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::chunk::{Chunk, ChunkBuilder};
 use super::record::{BadField, Record, Records};
 use super::reject::RejectLog;
-use super::row::{ActivityRow, HoursRow, TimezoneRow};
+use super::row::{ActivityRow, ClosureRow, HoursRow, TimezoneRow};
 use super::{ImportError, ImportOptions, Input, Table, progress_bar};
 
 const CHUNKS_WAITING_MAX: usize = 2;
@@ -174,6 +174,7 @@ fn push(table: Table, record: &Record<'_>, builder: &mut ChunkBuilder) -> Result
     match table {
         Table::Activity => builder.push_activity(&ActivityRow::parse(record)?),
         Table::Hours => builder.push_hours(&HoursRow::parse(record)?),
+        Table::Closures => builder.push_closure(&ClosureRow::parse(record)?),
         Table::Timezones => builder.push_timezone(&TimezoneRow::parse(record)?),
     }
     Ok(())

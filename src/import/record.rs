@@ -16,7 +16,7 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Columns of the widest table.
 pub const COLUMNS_MAX: usize = 4;
 
-/// A column of a table: its name, and the one that another edition of the data gives it.
+/// A column of a table: its name, and the one that others give it.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// The name in the table and in messages.
@@ -39,6 +39,17 @@ impl Table {
         match self {
             Table::Activity => &const { [STORE_ID, column("status"), column("timestamp_utc")] },
             Table::Hours => &const { [STORE_ID, DAY, column("start_time_local"), column("end_time_local")] },
+            Table::Closures => {
+                const FROM: Column = Column {
+                    name: "closed_from",
+                    also: Some("from"),
+                };
+                const TO: Column = Column {
+                    name: "closed_to",
+                    also: Some("to"),
+                };
+                &const { [STORE_ID, FROM, TO, column("reason")] }
+            }
             Table::Timezones => &const { [STORE_ID, column("timezone_str")] },
         }
     }

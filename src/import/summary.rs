@@ -11,6 +11,8 @@ pub struct ImportSummary {
     pub timezones: TableSummary,
     /// `public.store_business_hours`
     pub hours: TableSummary,
+    /// `public.store_closures`
+    pub closures: TableSummary,
     /// `public.store_activity`
     pub activity: TableSummary,
     /// For each input with columns of no use, its name and theirs.
@@ -24,7 +26,10 @@ pub struct ImportSummary {
 impl ImportSummary {
     /// Rows that were set aside, of all tables.
     pub fn rejected(&self) -> u64 {
-        self.timezones.rejected + self.hours.rejected + self.activity.rejected
+        [&self.timezones, &self.hours, &self.closures, &self.activity]
+            .iter()
+            .map(|table| table.rejected)
+            .sum()
     }
 }
 
@@ -66,6 +71,7 @@ impl fmt::Display for ImportSummary {
         for (name, t) in [
             ("store_timezones", &self.timezones),
             ("store_business_hours", &self.hours),
+            ("store_closures", &self.closures),
             ("store_activity", &self.activity),
         ] {
             writeln!(

@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::record::{LINE_BYTES_MAX, Record, Records};
-use super::row::{ActivityRow, HoursRow, TimezoneRow};
+use super::row::{ActivityRow, ClosureRow, HoursRow, TimezoneRow};
 use super::{ImportError, Reject, Table};
 
 const ACTIVITY: &str = "store_id,status,timestamp_utc\n";
 const HOURS: &str = "store_id,day,start_time_local,end_time_local\n";
+const CLOSURES: &str = "store_id,from,to,reason\n";
 const ZONES: &str = "store_id,timezone_str\n";
 
 /// The rows of a file as text, and its rejects.
@@ -29,6 +30,11 @@ fn row_text(table: Table, record: &Record<'_>) -> Result<String, Box<Reject>> {
         Table::Activity => ActivityRow::parse(record).map(|r| format!("{} {} {}", r.store_id, r.status, r.at)),
         Table::Hours => {
             HoursRow::parse(record).map(|r| format!("{} {} {} {}", r.store_id, r.day, r.start_us, r.end_us))
+        }
+        Table::Closures => {
+            let wall = crate::time::Timestamp::from_micros;
+            ClosureRow::parse(record)
+                .map(|r| format!("{} {} {} {}", r.store_id, wall(r.from_us), wall(r.to_us), r.reason))
         }
         Table::Timezones => TimezoneRow::parse(record).map(|r| format!("{} {}", r.store_id, r.zone)),
     };
@@ -69,6 +75,35 @@ fn columns_come_in_any_order_and_under_either_name() {
 
     let records = Records::open(&b"x,store_id,timezone_str,\n"[..], "f.csv", Table::Timezones).unwrap();
     assert_eq!(records.ignored_columns(), ["\"x\"", "nothing"]);
+}
+
+#[test]
+fn closures_are_local_dates_and_times() {
+    let (rows, rejects) = parse(
+        Table::Closures,
+        b"reason,closed_to,from,store_id\n,,2026-12-25,*\nx,2026-12-25 24:00,2026-12-24T14:30,a\n\
+          \"y, z\",2026-12-25 23:59:59,2026-12-25 00:00:00.000001,b\n,2100-01-01,2000-01-01,c\n,,2099-12-31,d\n",
+    );
+    assert!(rejects.is_empty(), "{rejects:?}");
+    assert_eq!(
+        rows,
+        [
+            "* 2026-12-25T00:00:00Z 2026-12-26T00:00:00Z ",
+            "a 2026-12-24T14:30:00Z 2026-12-26T00:00:00Z x",
+            "b 2026-12-25T00:00:00.000001Z 2026-12-25T23:59:59Z y, z",
+            "c 2000-01-01T00:00:00Z 2100-01-01T00:00:00Z ",
+            "d 2099-12-31T00:00:00Z 2100-01-01T00:00:00Z ",
+        ]
+    );
+    let error = open_error(Table::Closures, "store_id,from,reason\n");
+    assert!(
+        error.contains("no column closed_to; expected a header with the columns store_id, closed_from (or from), closed_to (or to), reason"),
+        "{error}"
+    );
+    assert!(
+        open_error(Table::Closures, "store_id,from,closed_from,to,reason\n")
+            .contains("column closed_from appears twice")
+    );
 }
 
 #[test]
@@ -152,6 +187,32 @@ fn each_bad_value_is_rejected_with_its_field_and_what_was_expected() {
     ] {
         assert_eq!(reject(Table::Hours, HOURS, row).field, field, "{row}");
     }
+    for (row, field) in [
+        ("s,,2026-12-26,x", "closed_from"),
+        ("s,2026-12-25Z,2026-12-26,x", "closed_from"),
+        ("s,2026-12-25 10:00:00+01:00,2026-12-26,x", "closed_from"),
+        ("s,2026-12-25  10:00,2026-12-26,x", "closed_from"),
+        ("s,2026-12-25 9:00,2026-12-26,x", "closed_from"),
+        ("s,25.12.2026,2026-12-26,x", "closed_from"),
+        ("s,2026-12-25 25:00,2026-12-27,x", "closed_from"),
+        ("s,2026-02-29,2026-12-26,x", "closed_from"),
+        ("s,1999-12-31,2026-12-26,x", "closed_from"),
+        ("s,1999-12-31,,x", "closed_from"),
+        ("s,2100-01-01,,x", "closed_from"),
+        ("s,2099-12-31 24:00,2100-01-01,x", "closed_from"),
+        ("s,2026-12-25,2026-12-25,x", "closed_to"),
+        ("s,2026-12-25,2026-12-24,x", "closed_to"),
+        ("s,2026-12-25 00:00,,x", "closed_to"),
+        ("s,2026-12-25,tomorrow,x", "closed_to"),
+        ("s,2026-12-25,2100-01-01 00:00:00.000001,x", "closed_to"),
+        ("s,2026-12-25,,a\tb", "reason"),
+        (",2026-12-25,,x", "store_id"),
+        ("s,2026-12-25,", "row"),
+    ] {
+        assert_eq!(reject(Table::Closures, CLOSURES, row).field, field, "{row}");
+    }
+    let long = format!("s,2026-12-25,,{}", "x".repeat(201));
+    assert_eq!(reject(Table::Closures, CLOSURES, long).field, "reason");
     for zone in ["", "America/Chicaco", "CST6", "america/chicago", "US Central", "+02:00"] {
         assert_eq!(
             reject(Table::Timezones, ZONES, format!("s,{zone}")).field,
@@ -235,7 +296,7 @@ mod properties {
     proptest! {
         #[test]
         fn any_bytes_give_rows_or_rejects(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            for (table, header) in [(Table::Activity, ACTIVITY), (Table::Hours, HOURS), (Table::Timezones, ZONES)] {
+            for (table, header) in [(Table::Activity, ACTIVITY), (Table::Hours, HOURS), (Table::Closures, CLOSURES), (Table::Timezones, ZONES)] {
                 if let Ok(mut records) = Records::open(&bytes[..], "f.csv", table) {
                     while records.next_record().unwrap().is_some() {}
                 }

@@ -8,7 +8,7 @@ use crate::db::DbError;
 use crate::db::wiring::Wiring;
 use crate::feed::{Cursor, Reading};
 use crate::rollup::{Limits, Observation, Rollup, StoreNo};
-use crate::schedule::{Schedule, WeeklyHours};
+use crate::schedule::{Closures, Schedule, WeeklyHours};
 use crate::store::Status;
 use crate::time::Timestamp;
 
@@ -148,6 +148,9 @@ impl Loaded {
         if !load_schedules(reading, &mut rollup).await? {
             return Ok(Err("it has a schedule that cannot be read".to_owned()));
         }
+        // It is of the reading's point, not of the checkpoint's; but if it has changed in between, so has everything, and
+        // the delta wants all to be built anew.
+        rollup.set_default_schedule(reading.default_schedule().await?);
         load_stores(reading, &mut rollup).await?;
         load_cells(reading, cells_from, &mut rollup).await?;
         Ok(Ok(Loaded { rollup, cursor }))
@@ -156,18 +159,24 @@ impl Loaded {
 
 /// False: one of them is not readable.
 async fn load_schedules(reading: &Reading<'_>, rollup: &mut Rollup) -> Result<bool, DbError> {
-    let sql = "SELECT g.schedule_no, g.timezone_str, g.weekly_hours, min(o.day_start), max(o.day_start)
+    let sql = "SELECT g.schedule_no, g.timezone_str, g.weekly_hours, g.closures, min(o.day_start), max(o.day_start)
                FROM uptally.rollup_schedule g LEFT JOIN uptally.rollup_open o USING (schedule_no)
                GROUP BY g.schedule_no ORDER BY g.schedule_no";
     for row in reading.transaction().query(sql, &[]).await? {
-        let (zone, hours): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
-        let (Ok(zone), Ok(hours)) = (zone.parse::<Tz>(), hours.parse::<WeeklyHours>()) else {
+        let (zone, hours, closures): (&str, &str, &str) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (Ok(zone), Ok(hours), Ok(closures)) = (
+            zone.parse::<Tz>(),
+            hours.parse::<WeeklyHours>(),
+            closures.parse::<Closures>(),
+        ) else {
             return Ok(false);
         };
-        let schedule = Schedule::new(zone, hours);
+        let schedule = Schedule::new(zone, hours).with_closures(closures);
         let number = unsigned(row.try_get(0)?);
-        rollup.restore_schedule(number, &schedule);
-        if let (Some(first), Some(last)) = (row.try_get(3)?, row.try_get(4)?) {
+        if !rollup.restore_schedule(number, &schedule) {
+            return Ok(false);
+        }
+        if let (true, Some(first), Some(last)) = (schedule.closures().is_empty(), row.try_get(4)?, row.try_get(5)?) {
             rollup.restore_open_days(number, first, last);
         }
     }

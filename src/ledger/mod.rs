@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 
 /// What the rows were made by. Another layout or other time zone data: they are made anew.
 pub fn layout() -> String {
-    format!("1 tz {}", chrono_tz::IANA_TZDB_VERSION)
+    format!("2 tz {}", chrono_tz::IANA_TZDB_VERSION)
 }
 
 /// Which database this is, so that a restored copy or another one is not taken for it: its transaction

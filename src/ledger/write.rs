@@ -112,17 +112,20 @@ async fn write_schedules(t: &Writer<'_>, schedules: &[NewSchedule]) -> Result<()
         let numbers: Vec<i32> = rows.iter().map(|s| number(s.number)).collect();
         let zones: Vec<&str> = rows.iter().map(|s| s.schedule.zone().name()).collect();
         let hours: Vec<String> = rows.iter().map(|s| s.schedule.hours().to_string()).collect();
+        let closures: Vec<String> = rows.iter().map(|s| s.schedule.closures().to_string()).collect();
+        let bases: Vec<i32> = rows.iter().map(|s| number(s.base)).collect();
         let per_hour: Vec<i16> = rows
             .iter()
             .map(|s| i16::from(s.schedule.zone().grid().cells_per_hour()))
             .collect();
         t.execute(
-            "INSERT INTO uptally.rollup_schedule (schedule_no, timezone_str, weekly_hours, cells_per_hour)
-             SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::smallint[])
+            "INSERT INTO uptally.rollup_schedule
+                 (schedule_no, timezone_str, weekly_hours, cells_per_hour, closures, base_no)
+             SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::int[])
              ON CONFLICT (schedule_no) DO UPDATE
              SET timezone_str = excluded.timezone_str, weekly_hours = excluded.weekly_hours,
-                 cells_per_hour = excluded.cells_per_hour",
-            &[&numbers, &zones, &hours, &per_hour],
+                 cells_per_hour = excluded.cells_per_hour, closures = excluded.closures, base_no = excluded.base_no",
+            &[&numbers, &zones, &hours, &per_hour, &closures, &bases],
         )
         .await?;
     }

@@ -10,14 +10,14 @@ use chrono_tz::Australia::Lord_Howe;
 use chrono_tz::Pacific::Apia;
 use chrono_tz::Tz;
 
-use super::tests::{at, row, span};
+use super::tests::{at, closure, row, span};
 use super::*;
 
 /// The one opening that the row makes around `day`, a date; `None` if it makes none.
 fn opening(zone: Tz, date: &str, row: RawInterval) -> Option<Span> {
     let noon = at(&format!("{date}T12:00"));
     let around = Span::new(noon.plus(-3 * DAY_US), noon.plus(3 * DAY_US));
-    let found = openings(zone, &[row], around);
+    let found = openings(zone, &[row], &[], around);
     assert!(found.len() <= 1, "{found:?}");
     found.first().copied()
 }
@@ -69,7 +69,69 @@ fn chicago_falls_back() {
     let hours = [row(6, "00:00", "01:30")];
     let before = span("2023-11-05T00:50", "2023-11-05T06:50");
     let open = span("2023-11-05T05:00", "2023-11-05T06:50");
-    assert_eq!(openings(Chicago, &hours, before), [open]);
+    assert_eq!(openings(Chicago, &hours, &[], before), [open]);
+}
+
+#[test]
+fn closures_in_gaps_and_folds() {
+    // What is closed, seen as what a store that is always open loses.
+    let closed = |zone, from: &str, to: &str| {
+        let window = Span::new(at(from).plus(-2 * DAY_US), at(to).plus(2 * DAY_US));
+        let open = openings(zone, &[], &[closure(from, to)], window);
+        match open[..] {
+            [before, after] => Some(Span::new(before.end, after.start)),
+            _ => None,
+        }
+    };
+    for (zone, from, to, expected) in [
+        (
+            Chicago,
+            "2023-03-12T02:30",
+            "2023-03-12T05:00",
+            ("2023-03-12T08:00", "2023-03-12T10:00"),
+        ),
+        (
+            Chicago,
+            "2023-11-05T01:30",
+            "2023-11-05T01:45",
+            ("2023-11-05T06:30", "2023-11-05T07:45"),
+        ),
+        (
+            Chicago,
+            "2023-11-05T00:00",
+            "2023-11-06T00:00",
+            ("2023-11-05T05:00", "2023-11-06T06:00"),
+        ),
+        (
+            Beirut,
+            "2023-03-26T00:00",
+            "2023-03-26T23:59",
+            ("2023-03-25T22:00", "2023-03-26T21:00"),
+        ),
+        (
+            Havana,
+            "2023-11-04T00:00",
+            "2023-11-05T00:00",
+            ("2023-11-04T04:00", "2023-11-05T04:00"),
+        ),
+        (
+            Havana,
+            "2023-11-04T00:00",
+            "2023-11-05T00:30",
+            ("2023-11-04T04:00", "2023-11-05T05:30"),
+        ),
+        (
+            Havana,
+            "2023-11-05T00:00",
+            "2023-11-05T23:59",
+            ("2023-11-05T04:00", "2023-11-06T05:00"),
+        ),
+    ] {
+        let expected = span(expected.0, expected.1);
+        assert_eq!(closed(zone, from, to), Some(expected), "{zone} {from}");
+    }
+    assert_eq!(closed(Chicago, "2023-03-12T02:10", "2023-03-12T02:50"), None);
+    assert_eq!(closed(Apia, "2011-12-30T00:00", "2011-12-31T00:00"), None);
 }
 
 #[test]

@@ -56,17 +56,29 @@ fn history() -> impl Strategy<Value = (RawStore, Span)> {
     let status = prop_oneof![Just(Status::Active), Just(Status::Inactive)];
     // Observations from three days before the window's start to three days after it.
     let seen = btree_map(-3 * 86_400..3 * 86_400_i64, status, 0..12);
+    // Closures from two days before the window's start to two days after it, in whole minutes of its length.
+    let closed = vec((-2 * 1_440..2 * 1_440_i64, 1..2_000_i64, 0..60_i64), 0..4);
     let first = "2019-06-01T00:00:00Z".parse::<Timestamp>().unwrap();
     let start = (0..5 * 365 * 86_400_i64).prop_map(move |s| first.plus(s * SECOND_US));
     let length = 0..=30 * 3_600_i64;
-    (select(ZONES), vec(interval, 0..10), seen, start, length)
-        .prop_map(|(zone, hours, seen, start, length)| {
+    (select(ZONES), vec(interval, 0..10), closed, seen, start, length)
+        .prop_map(|(zone, hours, closed, seen, start, length)| {
             let seen = seen.into_iter();
             let observations = seen.map(|(s, status)| (start.plus(s * SECOND_US), status));
+            let ahead_s = start.to_chrono().with_timezone(&zone).offset().fix().local_minus_utc();
+            let shown = start.micros() + i64::from(ahead_s) * SECOND_US;
+            let closures = closed.into_iter().map(|(from, minutes, seconds)| {
+                let from_us = (shown.div_euclid(MINUTE_US) + from) * MINUTE_US;
+                RawClosure {
+                    from_us,
+                    to_us: from_us + minutes * MINUTE_US - seconds * SECOND_US,
+                }
+            });
             let store = RawStore {
                 id: "s".to_owned(),
                 zone,
                 hours,
+                closures: closures.collect(),
                 observations: observations.rev().collect(),
             };
             (store, Span::new(start, start.plus(length * SECOND_US)))
@@ -98,7 +110,13 @@ fn is_open(store: &RawStore, at: Timestamp) -> bool {
             (is_today && now >= row.start_us) || (was_yesterday && now < row.end_us)
         }
     };
-    store.hours.is_empty() || store.hours.iter().any(open_by)
+    let shown = local.naive_local().and_utc().timestamp_micros();
+    let is_closed = store.closures.iter().any(|closure| {
+        let time = closure.to_us.rem_euclid(DAY_US);
+        let spelled = if time >= 86_340 * SECOND_US { DAY_US - time } else { 0 };
+        closure.from_us <= shown && shown < closure.to_us + spelled
+    });
+    !is_closed && (store.hours.is_empty() || store.hours.iter().any(open_by))
 }
 
 /// Whether the latest observation at or before an instant says inactive.
@@ -156,6 +174,8 @@ fn the_order_of_rows_changes_nothing() {
         turned.observations.reverse();
         turned.hours.reverse();
         turned.hours.extend_from_slice(&store.hours);
+        turned.closures.reverse();
+        turned.closures.extend_from_slice(&store.closures);
         prop_assert_eq!(up_down_us(&turned, window), up_down_us(&store, window));
         Ok(())
     };

@@ -32,18 +32,69 @@ pub(super) fn row(day: u8, start: &str, end: &str) -> RawInterval {
     }
 }
 
+/// A row of closures; the wall times as `2023-01-23T16:14`.
+pub(super) fn closure(from: &str, to: &str) -> RawClosure {
+    RawClosure {
+        from_us: at(from).micros(),
+        to_us: at(to).micros(),
+    }
+}
+
 fn store(id: &str, zone: Tz, hours: &[RawInterval], seen: &[(&str, Status)]) -> RawStore {
     RawStore {
         id: id.to_owned(),
         zone,
         hours: hours.to_vec(),
+        closures: Vec::new(),
         observations: seen.iter().map(|&(t, status)| (at(t), status)).collect(),
     }
 }
 
 /// Openings in Chicago (UTC-6) in the week of Monday 2023-01-23.
 fn chicago(hours: &[RawInterval]) -> Vec<Span> {
-    openings(Chicago, hours, span("2023-01-23T06:00", "2023-01-30T06:00"))
+    openings(Chicago, hours, &[], span("2023-01-23T06:00", "2023-01-30T06:00"))
+}
+
+#[test]
+fn closures_win_over_hours_and_over_always_open() {
+    let week = span("2023-01-23T06:00", "2023-01-30T06:00");
+    let hours = [
+        row(0, "09:00", "15:00"),
+        row(1, "09:00", "15:00"),
+        row(3, "22:00", "02:00"),
+    ];
+    let closures = [
+        closure("2023-01-26T23:00", "2023-01-27T01:00"),
+        closure("2023-01-23T12:00", "2023-01-23T13:00"),
+        closure("2023-01-23T11:00", "2023-01-23T12:30"),
+        closure("2023-01-24T00:00", "2023-01-24T23:59"),
+    ];
+    assert_eq!(
+        openings(Chicago, &hours, &closures, week),
+        [
+            span("2023-01-23T15:00", "2023-01-23T17:00"),
+            span("2023-01-23T19:00", "2023-01-23T21:00"),
+            span("2023-01-27T04:00", "2023-01-27T05:00"),
+            span("2023-01-27T07:00", "2023-01-27T08:00"),
+        ]
+    );
+    assert_eq!(
+        openings(Chicago, &[], &closures, week),
+        [
+            span("2023-01-23T06:00", "2023-01-23T17:00"),
+            span("2023-01-23T19:00", "2023-01-24T06:00"),
+            span("2023-01-25T06:00", "2023-01-27T05:00"),
+            span("2023-01-27T07:00", "2023-01-30T06:00"),
+        ]
+    );
+    // Around the whole window, and far from it.
+    let around = [closure("2023-01-01T00:00", "2023-03-01T00:00")];
+    assert_eq!(openings(Chicago, &hours, &around, week), []);
+    let elsewhere = [
+        closure("2000-01-01T00:00", "2023-01-23T00:00"),
+        closure("2023-01-30T00:00", "2099-12-31T23:59"),
+    ];
+    assert_eq!(openings(Chicago, &[], &elsewhere, week), [week]);
 }
 
 #[test]
@@ -83,9 +134,9 @@ fn the_worked_example() {
 #[test]
 fn a_store_without_hours_never_closes() {
     let within = span("2023-01-23T06:00", "2023-01-30T06:00");
-    assert_eq!(openings(Chicago, &[], within), [within]);
+    assert_eq!(openings(Chicago, &[], &[], within), [within]);
     let empty = span("2023-01-23T06:00", "2023-01-23T06:00");
-    assert_eq!(openings(Chicago, &[], empty), []);
+    assert_eq!(openings(Chicago, &[], &[], empty), []);
 }
 
 #[test]

@@ -55,11 +55,13 @@ struct Pending {
 pub struct NewSchedule {
     /// Its number.
     pub number: u32,
+    /// The number of the same schedule without closures; its own, if it has none.
+    pub base: u32,
     /// The schedule.
     pub schedule: Arc<Schedule>,
 }
 
-/// Opening time of one schedule for 24 hours.
+/// Opening time of one schedule for 24 hours. Where there is none of a schedule with closures, it is that of its base.
 #[derive(Debug, Clone)]
 pub struct OpenDay {
     /// Number of the schedule.

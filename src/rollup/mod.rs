@@ -131,6 +131,8 @@ pub struct Rollup {
     limits: Limits,
     ids: Ids,
     book: ScheduleBook,
+    /// Of a store of which nothing but observations is known.
+    default_schedule: Arc<Schedule>,
     leaves: Leaves,
     /// Latest observation that is counted; `as_of=latest`.
     newest: Option<Timestamp>,
@@ -158,6 +160,7 @@ impl Rollup {
             limits,
             ids: Ids::default(),
             book: ScheduleBook::default(),
+            default_schedule: Arc::new(Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open())),
             leaves: Leaves::default(),
             newest: None,
             newest_stale: false,
@@ -247,12 +250,17 @@ impl Rollup {
         self.ids.id(store)
     }
 
-    /// The number of a store; a new store is always open, in the default zone.
+    /// The schedule of stores that are new from here on: where not said otherwise, always open in the default zone.
+    pub fn set_default_schedule(&mut self, schedule: Schedule) {
+        self.default_schedule = Arc::new(schedule);
+    }
+
+    /// The number of a store; a new store gets the default schedule.
     pub fn intern(&mut self, id: &str) -> StoreNo {
         if let Some(store) = self.ids.find(id) {
             return store;
         }
-        self.enroll(id, &Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open()))
+        self.enroll(id, &Arc::clone(&self.default_schedule))
     }
 
     /// Adds a store that is not known yet, without observations.

@@ -6,12 +6,15 @@ use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 impl Rollup {
-    /// Takes over a schedule under the number it has in the ledger.
-    pub fn restore_schedule(&mut self, number: u32, schedule: &Schedule) {
-        self.book.restore(number, schedule);
+    /// Takes over a schedule under the number it has in the ledger. They come in the order of their numbers. False: it
+    /// has closures, and the same one without them has not come before it.
+    #[must_use]
+    pub fn restore_schedule(&mut self, number: u32, schedule: &Schedule) -> bool {
+        self.book.restore(number, schedule)
     }
 
-    /// Takes over a day of opening time as already written, so that it is not written again.
+    /// Takes over days of opening time as already written, so that they are not written again. Only of schedules
+    /// without closures.
     pub fn restore_open_days(&mut self, number: u32, first: Timestamp, last: Timestamp) {
         self.book.restore_open_days(number, first, last);
     }
@@ -37,7 +40,10 @@ impl Rollup {
             state.timeline = Timeline::from_newest(&[last], false);
         }
         self.leaves.place(store, state);
-        self.book.retain(schedule);
+        match self.covers_from.zip(self.newest) {
+            Some((from, newest)) => self.book.restore_store(schedule, from, newest),
+            None => self.book.retain(schedule),
+        }
     }
 
     /// Takes over a cell. Cells of a store must come in order of time.

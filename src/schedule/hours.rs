@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::Weekday;
 
@@ -37,10 +38,10 @@ impl Interval {
 
 /// The opening hours of a week: sorted and without repetition, so that equal hours compare equal.
 ///
-/// Without any interval the store is always open; with some, a weekday without one is closed.
+/// Without any interval the store is always open; with some, a weekday without one is closed. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct WeeklyHours {
-    intervals: Box<[Interval]>,
+    intervals: Arc<[Interval]>,
 }
 
 impl WeeklyHours {
@@ -72,7 +73,7 @@ impl FromIterator<Interval> for WeeklyHours {
         intervals.sort_unstable();
         intervals.dedup();
         WeeklyHours {
-            intervals: intervals.into_boxed_slice(),
+            intervals: intervals.into(),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Weekly opening hours in a store's local time, and the openings in UTC that follow from them.
+//! Weekly opening hours and closures in a store's local time, and the openings in UTC that follow from them.
 //!
-//! A [`Schedule`] is a time zone and weekly hours. Stores with the same pair share one: of the
+//! A [`Schedule`] is a time zone, weekly hours and closures. Stores with the same share one: of the
 //! 11,116 stores with hours in the real data only 2,085 differ. This module knows nothing of
 //! observations; `zone` holds the rules for wall times that do not exist or exist twice.
 
+mod closures;
 mod hours;
 mod openings;
 mod zone;
 
+pub use closures::{Closure, Closures, ParseClosuresError};
 pub use hours::{Interval, ParseHoursError, WeeklyHours};
 pub use openings::Openings;
 pub use zone::{CELLS_PER_HOUR_MAX, Grid, Side, Zone};
@@ -23,19 +25,30 @@ pub const DEFAULT_ZONE: Tz = Tz::America__Chicago;
 /// How far ahead is looked for the next opening or closing.
 const CHANGE_REACH_US: i64 = 35 * DAY_US;
 
-/// A time zone and weekly hours: all that decides when a store is open.
+/// A time zone, weekly hours and closures: all that decides when a store is open. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Schedule {
     zone: Zone,
     hours: WeeklyHours,
+    closures: Closures,
 }
 
 impl Schedule {
-    /// The schedule of a store in `zone` with these hours.
+    /// The schedule of a store in `zone` with these hours, and without closures.
     pub fn new(zone: Tz, hours: WeeklyHours) -> Self {
         Schedule {
             zone: Zone::of(zone),
             hours,
+            closures: Closures::default(),
+        }
+    }
+
+    /// The same zone and hours with other closures.
+    #[must_use]
+    pub fn with_closures(&self, closures: Closures) -> Self {
+        Schedule {
+            closures,
+            ..self.clone()
         }
     }
 
@@ -49,11 +62,35 @@ impl Schedule {
         &self.hours
     }
 
+    /// The closures in local time.
+    pub fn closures(&self) -> &Closures {
+        &self.closures
+    }
+
+    /// Whether it never closes: no hours and no closures.
+    pub fn is_always_open(&self) -> bool {
+        self.hours.is_always_open() && self.closures.is_empty()
+    }
+
+    /// Whether a closure overlaps `within`. Where none does, the schedule is open as it would be without closures.
+    pub fn closes_within(&self, within: Span) -> bool {
+        !self.closures.is_empty() && !self.closures.closed(self.zone, within).is_empty()
+    }
+
     /// The openings that overlap `within`, clipped to it: sorted, disjoint and not touching.
     pub fn openings(&self, within: Span) -> Vec<Span> {
         if within.is_empty() {
             return Vec::new();
         }
+        let open = self.weekly_openings(within);
+        if self.closures.is_empty() {
+            return open;
+        }
+        without(&open, &self.closures.closed(self.zone, within))
+    }
+
+    /// As the hours say, without a look at the closures.
+    fn weekly_openings(&self, within: Span) -> Vec<Span> {
         if self.hours.is_always_open() {
             return vec![within];
         }
@@ -114,6 +151,25 @@ fn union(mut spans: Vec<Span>) -> Vec<Span> {
         }
     }
     merged
+}
+
+/// What is left of `spans` outside `gone`; both are sorted and disjoint, and so is the result.
+fn without(spans: &[Span], gone: &[Span]) -> Vec<Span> {
+    let mut left = Vec::with_capacity(spans.len());
+    for &span in spans {
+        let mut from = span.start;
+        let first = gone.partition_point(|gone| gone.end <= span.start);
+        for gone in gone.iter().skip(first).take_while(|gone| gone.start < span.end) {
+            if from < gone.start {
+                left.push(Span::new(from, gone.start));
+            }
+            from = gone.end;
+        }
+        if from < span.end {
+            left.push(Span::new(from, span.end));
+        }
+    }
+    left
 }
 
 /// The first instant of the local day that holds `at`, moved by `days` days of the local calendar.
@@ -258,6 +314,48 @@ mod tests {
         assert_eq!(always.next_change(at(WEEK.0)), None);
         let every_day: Vec<_> = (0..7).map(|day| (day, "00:00", "24:00")).collect();
         assert_eq!(schedule("America/Chicago", &every_day).next_change(at(WEEK.0)), None);
+    }
+
+    #[test]
+    fn a_closure_wins_over_hours_and_over_always_open() {
+        let wall = |text: &str| at(&format!("{text}Z")).micros();
+        let closures: Closures = [
+            ("2023-01-23T11:00:00", "2023-01-23T13:00:00"),
+            ("2023-01-24T00:00:00", "2023-01-26T00:00:00"),
+            ("2023-02-24T00:00:00", "2023-02-26T00:00:00"),
+        ]
+        .iter()
+        .map(|(from, to)| Closure::new(wall(from), wall(to)).unwrap())
+        .collect();
+        let days: Vec<_> = (0..4).map(|day| (day, "09:00", "15:00")).collect();
+        let weekly = schedule("America/Chicago", &days);
+        let closed = weekly.with_closures(closures.clone());
+        assert_eq!(
+            closed.openings(span(WEEK.0, WEEK.1)),
+            [
+                span("2023-01-23T15:00:00Z", "2023-01-23T17:00:00Z"),
+                span("2023-01-23T19:00:00Z", "2023-01-23T21:00:00Z"),
+                span("2023-01-26T15:00:00Z", "2023-01-26T21:00:00Z"),
+            ]
+        );
+        let first = closed.zone().grid().cell_of(at("2023-01-23T06:00:00Z"));
+        assert_eq!(closed.open_by_cell(first).iter().sum::<i64>(), 4 * HOUR_US);
+        assert_eq!(closed.with_closures(Closures::default()), weekly);
+
+        let always = Schedule::new(DEFAULT_ZONE, WeeklyHours::always_open());
+        assert!(always.is_always_open());
+        let closed = always.with_closures(closures);
+        assert!(!closed.is_always_open());
+        assert_eq!(
+            closed.openings(span(WEEK.0, WEEK.1)),
+            [
+                span("2023-01-23T06:00:00Z", "2023-01-23T17:00:00Z"),
+                span("2023-01-23T19:00:00Z", "2023-01-24T06:00:00Z"),
+                span("2023-01-26T06:00:00Z", "2023-01-30T06:00:00Z"),
+            ]
+        );
+        assert!(closed.closes_within(span("2023-01-26T05:00:00Z", "2023-01-27T00:00:00Z")));
+        assert!(!closed.closes_within(span("2023-01-26T06:00:00Z", "2023-02-01T00:00:00Z")));
     }
 
     #[test]

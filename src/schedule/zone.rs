@@ -80,6 +80,17 @@ impl Zone {
         }
     }
 
+    /// The instant at which its clock shows `wall_us`, microseconds since 1970-01-01 00:00 of that same clock. As a
+    /// closing, 00:00 is the end of the day before.
+    pub fn at_wall(self, wall_us: i64, side: Side) -> Timestamp {
+        let (day, of_day_us) = match (wall_us.div_euclid(DAY_US), wall_us.rem_euclid(DAY_US)) {
+            (day, 0) if side == Side::Closing => (day - 1, DAY_US),
+            whole => whole,
+        };
+        let date = NaiveDate::default().checked_add_signed(TimeDelta::days(day));
+        self.resolve(date.unwrap_or_default(), of_day_us, side)
+    }
+
     fn wall_time(self, date: NaiveDate, wall_us: i64, side: Side) -> Timestamp {
         let wall = date.and_time(NaiveTime::MIN) + TimeDelta::microseconds(wall_us);
         match self.tz.from_local_datetime(&wall) {

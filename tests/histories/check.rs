@@ -69,7 +69,7 @@ impl<D: Dice> History<D> {
         if self.replace {
             return self.built(limits, usize::MAX);
         }
-        let mut past = self.shelf.restore(limits, self.now);
+        let mut past = self.shelf.restore(limits, self.now, self.raw.default_schedule());
         let due = past.set_now(self.now);
         self.unflushed.apply(due, &self.raw, &mut past, usize::MAX);
         past
@@ -105,7 +105,7 @@ impl<D: Dice> History<D> {
             for (at, open_us, down_us) in oracle::cells(store, grid.cell_us(), phase_us, Span::new(from, newest)) {
                 let cell = grid.cell_of(at);
                 let first = grid.block_first(cell);
-                let open = &self.shelf.open[&(row.schedule, grid.cell_start(first))];
+                let open = self.shelf.open_us(row.schedule, grid.cell_start(first));
                 let open = open[usize::try_from(cell - first).unwrap()];
                 assert_eq!(open, open_us, "opening time of {} at {at}", store.id);
                 let kept = self.shelf.cells.get(&(row.store, at)).copied().unwrap_or(0);

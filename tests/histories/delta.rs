@@ -14,6 +14,8 @@ pub struct Delta {
     pub rows: BTreeSet<(String, Timestamp)>,
     stretches: BTreeMap<String, (Timestamp, Timestamp)>,
     rescheduled: BTreeSet<String>,
+    /// The rollup is to be built from the raw rows.
+    pub everything: bool,
 }
 
 impl Delta {
@@ -23,7 +25,7 @@ impl Delta {
         *stretch = (stretch.0.min(from), stretch.1.max(to));
     }
 
-    /// A store's hours or zone changed.
+    /// A store's hours, closures or zone changed.
     pub fn rescheduled(&mut self, id: &str) {
         self.rescheduled.insert(id.to_owned());
     }
@@ -32,6 +34,7 @@ impl Delta {
     pub fn absorb(&mut self, later: Delta) {
         self.rows.extend(later.rows);
         self.rescheduled.extend(later.rescheduled);
+        self.everything |= later.everything;
         for (id, (from, to)) in later.stretches {
             self.gone(&id, from, to);
         }
@@ -64,7 +67,7 @@ impl Delta {
         for id in &self.rescheduled {
             if let Some(store) = raw.stores.get(id) {
                 let number = rollup.intern(id);
-                rollup.reschedule(number, &store.schedule(), &store.all());
+                rollup.reschedule(number, &raw.schedule(store), &store.all());
             }
         }
         let read_backs = merged(read_backs, rollup);

@@ -1,6 +1,7 @@
 //! Generated histories: a small fleet, a random run of what can happen to it, and the rollup held against the oracle.
 //!
-//! Rows come in any order, late, twice, dated in the future, corrected, deleted; hours and zones change; stores go.
+//! Rows come in any order, late, twice, dated in the future, corrected, deleted; hours and zones change; stores close
+//! for a while, one or all; stores go.
 //! The rollup learns of it as the daemon's does: by deltas that cover one change or many, in pieces of any size. It is
 //! flushed, restored from what was flushed last (as after kill -9: what came since comes again), and built anew. A
 //! report of a random instant must be the oracle's byte for byte, and the flushed cells the oracle's to the microsecond.
@@ -46,6 +47,8 @@ pub struct Checks {
     pub flushes: u64,
     /// Restarts from an earlier flush.
     pub restarts: u64,
+    /// Closures that came, changed or went, of one store or of all.
+    pub closures: u64,
 }
 
 impl Checks {
@@ -55,6 +58,7 @@ impl Checks {
         self.from_the_shelf += other.from_the_shelf;
         self.flushes += other.flushes;
         self.restarts += other.restarts;
+        self.closures += other.closures;
     }
 }
 
@@ -119,7 +123,7 @@ impl<D: Dice> History<D> {
     }
 
     fn step(&mut self) {
-        let kind = self.dice.below(20);
+        let kind = self.dice.below(23);
         if self.trace {
             let (now, newest, covers) = (self.now, self.rollup.newest(), self.rollup.covers_from());
             println!("step {kind}, now {now}, newest {newest:?}, covers from {covers:?}");
@@ -134,6 +138,8 @@ impl<D: Dice> History<D> {
             16 => self.check_flush(),
             17 => self.restart(),
             18 => self.rebuild(),
+            19 | 20 => self.change_closures(),
+            21 => self.change_closures_of_all(),
             _ => self.pass_time(),
         }
         if self.dice.one_in(2) {
@@ -147,7 +153,13 @@ impl<D: Dice> History<D> {
         let id = format!("{formula}store-{}", self.dice.below(3));
         if !self.raw.stores.contains_key(&id) {
             self.raw.stores.insert(id.clone(), RawRows::default());
-            self.unread.rescheduled(&id);
+            if self.dice.one_in(2) {
+                self.unread.rescheduled(&id);
+            } else {
+                // Nothing tells of it but a row.
+                let at = self.any_instant();
+                self.insert(&id, at);
+            }
         }
         id
     }
@@ -227,6 +239,22 @@ impl<D: Dice> History<D> {
         self.unread.rescheduled(&id);
     }
 
+    fn change_closures(&mut self) {
+        let id = self.any_store();
+        let Some(store) = self.raw.stores.get_mut(&id) else {
+            return;
+        };
+        store.close(&mut self.dice, self.now);
+        self.checks.closures += 1;
+        self.unread.rescheduled(&id);
+    }
+
+    fn change_closures_of_all(&mut self) {
+        self.raw.close_all(&mut self.dice, self.now);
+        self.checks.closures += 1;
+        self.unread.everything = true;
+    }
+
     fn remove_store(&mut self) {
         let id = self.any_store();
         self.raw.stores.remove(&id);
@@ -249,7 +277,11 @@ impl<D: Dice> History<D> {
         if self.trace {
             println!("  read {due:?} {:?}", self.unread);
         }
-        self.unread.apply(due, &self.raw, &mut self.rollup, chunk_rows);
+        if self.unread.everything {
+            self.rebuild();
+        } else {
+            self.unread.apply(due, &self.raw, &mut self.rollup, chunk_rows);
+        }
         let read = std::mem::take(&mut self.unread);
         if self.dice.one_in(4) {
             self.unread.rows.clone_from(&read.rows); // they come twice
@@ -279,7 +311,7 @@ impl<D: Dice> History<D> {
 
     /// As after kill -9: memory is gone, the shelf is where the last flush left it, what came since comes again.
     fn restart(&mut self) {
-        self.rollup = self.shelf.restore(self.limits, self.now);
+        self.rollup = self.shelf.restore(self.limits, self.now, self.raw.default_schedule());
         self.replace = false;
         let read = std::mem::take(&mut self.unflushed);
         let unread = std::mem::replace(&mut self.unread, read);
@@ -298,9 +330,10 @@ impl<D: Dice> History<D> {
 
     fn built(&self, limits: Limits, chunk_rows: usize) -> Rollup {
         let mut rollup = Rollup::new(limits, self.now);
+        rollup.set_default_schedule(self.raw.default_schedule());
         let mut rows = Delta::default();
         for (id, store) in &self.raw.stores {
-            rollup.enroll(id, &store.schedule());
+            rollup.enroll(id, &self.raw.schedule(store));
             rows.rows.extend(store.observations.keys().map(|&at| (id.clone(), at)));
         }
         rows.apply(Vec::new(), &self.raw, &mut rollup, chunk_rows);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono_tz::Tz;
-use uptally::oracle::{RawInterval, RawStore};
+use uptally::oracle::{RawClosure, RawInterval, RawStore};
 use uptally::rollup::{Observation, ReadBack, Rollup};
-use uptally::schedule::{DEFAULT_ZONE, Interval, Schedule};
+use uptally::schedule::{Closure, DEFAULT_ZONE, Interval, Schedule};
 use uptally::store::Status;
 use uptally::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US, Timestamp};
 
@@ -32,6 +32,8 @@ const ZONES: [Tz; 14] = [
 #[derive(Default)]
 pub struct RawTables {
     pub stores: BTreeMap<String, RawRows>,
+    /// The closures of every store.
+    pub everywhere: Vec<RawClosure>,
 }
 
 /// One store's rows.
@@ -39,6 +41,7 @@ pub struct RawTables {
 pub struct RawRows {
     pub zone: Tz,
     pub hours: Vec<RawInterval>,
+    pub closures: Vec<RawClosure>,
     pub observations: BTreeMap<Timestamp, Status>,
 }
 
@@ -47,6 +50,7 @@ impl Default for RawRows {
         RawRows {
             zone: DEFAULT_ZONE,
             hours: Vec::new(),
+            closures: Vec::new(),
             observations: BTreeMap::new(),
         }
     }
@@ -59,12 +63,9 @@ impl RawRows {
         self.hours = any_hours(dice);
     }
 
-    pub fn schedule(&self) -> Schedule {
-        let intervals = self
-            .hours
-            .iter()
-            .map(|h| Interval::new(h.day, h.start_us, h.end_us).unwrap());
-        Schedule::new(self.zone, intervals.collect())
+    /// Closes for a while, opens again after all, or is closed for longer or shorter than it was. Mostly near `now`.
+    pub fn close(&mut self, dice: &mut impl Dice, now: Timestamp) {
+        change_closures(&mut self.closures, dice, now);
     }
 
     /// All observations in order.
@@ -75,6 +76,24 @@ impl RawRows {
 }
 
 impl RawTables {
+    pub fn schedule(&self, store: &RawRows) -> Schedule {
+        let intervals = store.hours.iter();
+        let intervals = intervals.map(|h| Interval::new(h.day, h.start_us, h.end_us).unwrap());
+        let closures = store.closures.iter().chain(&self.everywhere);
+        let closures = closures.map(|c| Closure::new(c.from_us, c.to_us).unwrap());
+        Schedule::new(store.zone, intervals.collect()).with_closures(closures.collect())
+    }
+
+    /// Of a store that has nothing but observations.
+    pub fn default_schedule(&self) -> Schedule {
+        self.schedule(&RawRows::default())
+    }
+
+    /// Closes every store for a while, or opens them again.
+    pub fn close_all(&mut self, dice: &mut impl Dice, now: Timestamp) {
+        change_closures(&mut self.everywhere, dice, now);
+    }
+
     /// Answers read-backs as the query of the feed does.
     pub fn serve(&self, rollup: &mut Rollup, read_backs: Vec<ReadBack>) {
         for read_back in read_backs {
@@ -105,6 +124,7 @@ impl RawTables {
                 id: id.clone(),
                 zone: rows.zone,
                 hours: rows.hours.clone(),
+                closures: rows.closures.iter().chain(&self.everywhere).copied().collect(),
                 observations: rows
                     .observations
                     .range(..limit)
@@ -131,6 +151,45 @@ fn any_hours(dice: &mut impl Dice) -> Vec<RawInterval> {
             },
         })
         .collect()
+}
+
+/// Most closures come, some go or get another end.
+fn change_closures(closures: &mut Vec<RawClosure>, dice: &mut impl Dice, now: Timestamp) {
+    let place = dice.below(8);
+    if let Some(place) = usize::try_from(place).ok().filter(|&place| place < closures.len()) {
+        let was = closures.remove(place);
+        if dice.one_in(2) {
+            return;
+        }
+        let to_us = was.from_us + any_length(dice);
+        closures.push(RawClosure { to_us, ..was });
+        return;
+    }
+    let reach = *dice.pick(&[2 * DAY_US, 20 * DAY_US, 500 * DAY_US]);
+    let day_us = now.plus(dice.within(-reach..reach / 4)).micros().div_euclid(DAY_US) * DAY_US;
+    let from_us = match dice.below(3) {
+        0 => day_us,
+        _ => day_us + any_clock(dice),
+    };
+    let to_us = match dice.below(4) {
+        // Whole days, in several spellings.
+        0 => day_us + dice.within(1..4) * DAY_US,
+        1 => day_us + dice.within(1..4) * DAY_US - MINUTE_US,
+        2 => day_us + dice.within(1..4) * DAY_US - SECOND_US,
+        _ => from_us + any_length(dice),
+    };
+    closures.push(RawClosure {
+        from_us,
+        to_us: to_us.max(from_us + 1),
+    });
+}
+
+fn any_length(dice: &mut impl Dice) -> i64 {
+    match dice.below(3) {
+        0 => dice.within(1..48 * 60) * MINUTE_US,
+        1 => dice.within(1..6) * HOUR_US,
+        _ => dice.within(1..60) * DAY_US,
+    }
 }
 
 fn any_clock(dice: &mut impl Dice) -> i64 {

@@ -113,6 +113,7 @@ impl Form {
                         "store_activity",
                         "store_activity",
                         "store_business_hours",
+                        "store_closures",
                         "store_timezones",
                     ])
                     .unwrap();

@@ -208,7 +208,18 @@ impl Writer {
                     .execute(delete, &[&store, &from, &from.plus(HOUR_US)])
                     .await?;
             }
-            94..97 => {
+            94..95 => {
+                let day = self.instant().to_chrono().date_naive();
+                let closure = format!(
+                    "INSERT INTO public.store_closures VALUES ($1, '{day}', '{day} {}:30') ON CONFLICT DO NOTHING",
+                    self.rng.u8(1..23)
+                );
+                if transaction.execute(&closure, &[&store]).await? == 0 {
+                    let delete = "DELETE FROM public.store_closures WHERE store_id = $1";
+                    transaction.execute(delete, &[&store]).await?;
+                }
+            }
+            95..97 => {
                 let zone = "INSERT INTO public.store_timezones VALUES ($1, $2)
                     ON CONFLICT (store_id) DO UPDATE SET timezone_str = excluded.timezone_str";
                 transaction
