@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
-use super::run::{Begin, Early};
+use super::run::{Begin, Early, report_span};
 use super::table::{Connect, Ending, Recorded, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, Csv, ReportRequest, Source, stage, waiting};
+use super::{AsOf, Coverage, Csv, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -120,8 +121,14 @@ pub enum FetchError {
     #[error(transparent)]
     Table(#[from] TableError),
     /// Its file cannot be opened.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    #[error("{error}")]
+    Archive {
+        /// The report.
+        report_id: Uuid,
+        /// Why.
+        #[source]
+        error: ArchiveError,
+    },
 }
 
 pub(super) struct Inner {
@@ -200,7 +207,7 @@ impl Registry {
                 return told.outcome;
             }
             if told.serves(asked) {
-                metrics::counter!("uptally_reports_total", "outcome" => "shared").increment(1);
+                figures::outcome("shared");
                 return told.outcome;
             }
         }
@@ -225,7 +232,7 @@ impl Registry {
             Recorded::Running => Fetched::Running,
             Recorded::Failed { reason } => Fetched::Failed { reason },
             Recorded::Complete { .. } if let Some(csv) = inner.take_fresh(report_id) => Fetched::Complete(csv.into()),
-            Recorded::Complete { csv_bytes } => match inner.archive.get(report_id).await? {
+            Recorded::Complete { csv_bytes } => match inner.open(report_id).await? {
                 Some(stored) if stored.csv_bytes == csv_bytes => Fetched::Complete(stored),
                 Some(_) => Fetched::Gone {
                     reason: "the report's file is not of the length that was written",
@@ -253,6 +260,19 @@ impl Registry {
                 }
             }
         });
+    }
+
+    /// Sets the figures that are true at the moment when somebody asks for them.
+    pub fn collect_metrics(&self) {
+        let Inner {
+            admission,
+            turns,
+            limits,
+            ..
+        } = &*self.inner;
+        let running = limits.running_max.saturating_sub(turns.available_permits());
+        let admitted = (limits.running_max + limits.queue_max).saturating_sub(admission.available_permits());
+        figures::queue(running, admitted.saturating_sub(running));
     }
 
     /// Accepts no report any more and waits, at most `within`, until those accepted have ended and
@@ -290,6 +310,12 @@ impl Inner {
         fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
     }
 
+    async fn open(&self, report_id: Uuid) -> Result<Option<StoredReport>, FetchError> {
+        let opened = self.archive.get(report_id).instrument(report_span(report_id)).await;
+        figures::archived("get", &opened);
+        opened.map_err(|error| FetchError::Archive { report_id, error })
+    }
+
     /// Whether there can be such a report at all.
     fn check(&self, request: &ReportRequest) -> Result<(), TriggerError> {
         if self.draining.load(Ordering::Relaxed) {
@@ -320,7 +346,8 @@ impl Inner {
             Ok(turn) => Start::Now(turn),
             Err(_) => Start::Later(waiting.push(report_id, request, told.clone())),
         };
-        tokio::spawn(Arc::clone(self).record_and_run(report_id, request, start, tell, admission));
+        let run = Arc::clone(self).record_and_run(report_id, request, start, tell, admission);
+        tokio::spawn(run.instrument(report_span(report_id)));
         Ok(told)
     }
 
@@ -352,7 +379,10 @@ impl Inner {
             Ok(Triggered { as_of, .. }) => {
                 self.run(report_id, as_of, request.windows, request.closed, start).await;
             }
-            Err(_) => drop(self.states.remove(&report_id)),
+            Err(_) => {
+                figures::outcome("refused");
+                self.states.remove(&report_id);
+            }
         }
     }
 }
@@ -364,5 +394,5 @@ enum Start {
 }
 
 fn refused(_: &TriggerError) {
-    metrics::counter!("uptally_reports_total", "outcome" => "refused").increment(1);
+    figures::outcome("refused");
 }
