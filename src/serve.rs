@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::daemon::{Daemon, DaemonError, Handle, Settings};
+use crate::daemon::{self, Daemon, DaemonError, Handle, Settings};
 use crate::db::Database;
 use crate::http::{self, Access, ActivityLimits, Api, Events, ServeLimits};
 use crate::live::{self, Live};
 use crate::report::{Archive, Connect, Limits, Registry, ReportRequest};
+use crate::telemetry;
 
 /// At the end, answers get so long at least, even if reports took all the time for draining.
 const ANSWERS_DRAIN_MIN: Duration = Duration::from_millis(500);
@@ -82,7 +83,7 @@ impl Service {
         let registry = Registry::new(Arc::new(handle.clone()), archive, connector(database), options.reports);
         events.watch(live.clone(), registry.clone());
         recover_when_leading(handle.clone(), registry.clone());
-        let upkeep = tokio::spawn(upkeep(metrics.clone(), handle.clone()));
+        let upkeep = tokio::spawn(upkeep(metrics.clone()));
         let api = Api {
             registry: registry.clone(),
             live,
@@ -90,7 +91,7 @@ impl Service {
             activity: options.activity,
             defaults: options.defaults,
             access: options.access,
-            metrics_text: Arc::new(move || metrics.render()),
+            metrics_text: metrics_text(metrics, handle.clone(), registry.clone()),
         };
         let (stop_http, mut http_stops) = watch::channel(None);
         let stopping = async move {
@@ -179,13 +180,30 @@ fn connector(database: Database) -> Connect {
     })
 }
 
-async fn upkeep(metrics: PrometheusHandle, handle: Handle) {
+/// The figures, with those that are true at one moment only set when somebody asks.
+fn metrics_text(
+    metrics: PrometheusHandle,
+    handle: Handle,
+    registry: Registry,
+) -> Arc<dyn Fn() -> String + Send + Sync> {
+    Arc::new(move || {
+        daemon::collect_metrics(&handle.status());
+        registry.collect_metrics();
+        let ready = registry.source().readiness().is_ok();
+        metrics::gauge!("uptally_ready").set(f64::from(u8::from(ready)));
+        telemetry::render_metrics(&metrics)
+    })
+}
+
+/// Names and explains this module's figures to the installed recorder.
+pub fn describe_metrics() {
+    metrics::describe_gauge!("uptally_ready", "1 while /readyz answers 200");
+}
+
+async fn upkeep(metrics: PrometheusHandle) {
     let mut every = tokio::time::interval(UPKEEP_EVERY);
     loop {
         every.tick().await;
-        if let Some(at) = handle.status().current_at {
-            metrics::gauge!("uptally_feed_lag_seconds").set(at.elapsed().as_secs_f64());
-        }
         metrics.run_upkeep();
     }
 }

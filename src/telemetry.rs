@@ -3,6 +3,9 @@
 //! Not here: which figures there are. The part that owns a figure describes and updates it with the
 //! macros of the `metrics` crate; this module only collects them.
 
+mod json;
+mod process;
+
 use std::io::{self, IsTerminal};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -17,6 +20,12 @@ use crate::config::{LogConfig, LogFormat};
 /// from the 0.1 ms of one read of the change feed to the minutes of a rebuild.
 const SECONDS_BUCKETS: [f64; 14] = [
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0,
+];
+
+/// The Cargo features that this program was built with.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "s3")]
+    "s3",
 ];
 
 /// Why the process cannot tell about itself.
@@ -49,7 +58,20 @@ pub fn start_metrics(describe: impl FnOnce()) -> Result<PrometheusHandle, Teleme
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
         .install_recorder()?;
     describe();
+    metrics::describe_gauge!(
+        "uptally_build_info",
+        "1; the version and the Cargo features are its labels"
+    );
+    metrics::gauge!("uptally_build_info", "version" => env!("CARGO_PKG_VERSION"), "features" => FEATURES.join(","))
+        .set(1.0);
     Ok(handle)
+}
+
+/// All figures in the Prometheus text format, those of the process with them.
+pub fn render_metrics(handle: &PrometheusHandle) -> String {
+    let mut text = handle.render();
+    text.push_str(&process::render());
+    text
 }
 
 /// The text with every control character replaced by its escape, so that it stays on its line and
@@ -73,7 +95,7 @@ where
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => builder.with_ansi(colors).fmt_fields(one_line_fields()).into(),
-        LogFormat::Json => builder.json().flatten_event(true).into(),
+        LogFormat::Json => builder.json().event_format(json::Flat).into(),
     }
 }
 
@@ -149,7 +171,37 @@ mod tests {
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object["rows"], 3);
         assert_eq!(object["level"], "INFO");
+        assert_eq!(object["target"], "uptally::telemetry::tests");
         assert!(object["store_id"].as_str().unwrap().starts_with("a\nERROR"));
+        assert!(object["message"].as_str().unwrap().starts_with("found a\nERROR"));
+        object["timestamp"]
+            .as_str()
+            .unwrap()
+            .parse::<crate::time::Timestamp>()
+            .unwrap();
+    }
+
+    #[test]
+    fn the_fields_of_spans_are_at_the_top_and_what_is_further_inside_holds() {
+        let text = logged(LogFormat::Json, || {
+            let _outer = tracing::info_span!("outer", report_id = %"a1", stage = "early", level = "forged").entered();
+            let _inner = tracing::info_span!("inner", stage = "late", bytes = 7_u64).entered();
+            let error = io::Error::other(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
+            info!(
+                error = &error as &dyn std::error::Error,
+                bytes = 8_i64,
+                ok = true,
+                share = 0.5,
+                "put"
+            );
+        });
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(object["report_id"], "a1");
+        assert_eq!(object["stage"], "late");
+        assert_eq!(object["bytes"], 8);
+        assert_eq!((&object["ok"], &object["share"]), (&true.into(), &0.5.into()));
+        assert_eq!(object["level"], "INFO", "nobody's field");
+        assert!(object["error"].as_str().unwrap().contains("no such bucket"), "{text}");
     }
 
     #[test]
@@ -159,9 +211,13 @@ mod tests {
         })
         .unwrap();
         metrics::histogram!("test_read_seconds").record(0.002);
-        let page = handle.render();
+        let page = render_metrics(&handle);
         assert!(page.contains("# HELP test_read_seconds How long a read took."));
         assert!(page.contains("test_read_seconds_bucket{le=\"0.0025\"} 1"), "{page}");
+        assert!(
+            page.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")),
+            "{page}"
+        );
         assert!(start_metrics(|| ()).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::audit::{Difference, kept_down_us, observed, raw_schedules};
 use crate::daemon::PointError;
 use crate::db::{Database, DbError};
 use crate::feed::{Reading, Scope};
-use crate::ledger::Loaded;
+use crate::ledger::{Loaded, Unusable};
 use crate::oracle::{self, RawStore};
 use crate::rollup::{FUTURE_MAX_US, Limits, Rollup};
 use crate::time::{Span, Timestamp};
@@ -53,7 +53,7 @@ pub enum VerifyError {
     Point(#[from] PointError),
     /// There is no rollup that could be compared.
     #[error("there is no rollup to compare: {0}; start the daemon or run `uptally rebuild`")]
-    NoRollup(String),
+    NoRollup(Unusable),
 }
 
 impl From<DbError> for VerifyError {

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::cluster::ClusterError;
 use crate::config::{AsOf, Config};
 use crate::daemon::{self, DaemonError, Settings};
-use crate::db::{Database, DbError, Grants};
+use crate::db::{self, Database, DbError, Grants};
 use crate::demo::{self, DemoOptions};
 use crate::feed::doorbell::{Doorbell, Wake};
 use crate::feed::{Reading, Scope};
@@ -26,7 +26,7 @@ use crate::ledger::{self, Flush, Ledger};
 use crate::live;
 use crate::report::{self, ReportRequest, csv};
 use crate::rollup::Limits;
-use crate::serve::{Service, ServiceOptions};
+use crate::serve::{self, Service, ServiceOptions};
 use crate::time::{DAY_US, Timestamp};
 use crate::window::WINDOW_REACH_US;
 use crate::{telemetry, verify};
@@ -346,9 +346,11 @@ pub(super) async fn demo(config: &Config, arguments: &DemoArgs) -> anyhow::Resul
 
 fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(telemetry::start_metrics(|| {
+        db::describe_metrics();
         daemon::describe_metrics();
         report::describe_metrics();
         http::describe_metrics();
+        serve::describe_metrics();
     })?)
 }
 

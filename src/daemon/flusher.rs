@@ -29,6 +29,9 @@ pub(super) struct Flusher {
     replace: Option<Vec<String>>,
     started: Instant,
     due: Instant,
+    /// Since when something waits to be flushed, and what is being flushed has waited.
+    dirty_since: Option<Instant>,
+    flushing_since: Option<Instant>,
 }
 
 impl Flusher {
@@ -40,6 +43,8 @@ impl Flusher {
             replace,
             started: Instant::now(),
             due: Instant::now(),
+            dirty_since: None,
+            flushing_since: None,
         }
     }
 
@@ -53,8 +58,17 @@ impl Flusher {
         self.ledger.is_some() && (Instant::now() >= self.due || !rollup.is_dirty())
     }
 
-    /// Starts a flush if there is something to write, or to compare, and the last one is long enough ago.
+    /// Since when the oldest change that is not in the tables waits; None: they have all.
+    pub fn unflushed_since(&self) -> Option<Instant> {
+        self.flushing_since.or(self.dirty_since)
+    }
+
+    /// Starts a flush if there is something to write, or to compare, and the last one is long enough ago. Call it soon
+    /// after every change of the rollup.
     pub fn start_if_due(&mut self, rollup: &mut Rollup, cursor: &Cursor, interval: Duration, audit: Option<Sample>) {
+        if rollup.is_dirty() {
+            self.dirty_since.get_or_insert_with(Instant::now);
+        }
         let wanted = rollup.is_dirty() || audit.is_some();
         // Tables that are to be replaced hold nothing of worth: at once.
         if (self.replace.is_some() && self.ledger.is_some()) || (wanted && self.is_free(rollup)) {
@@ -70,6 +84,7 @@ impl Flusher {
         }
         let Some(mut ledger) = self.ledger.take() else { return };
         self.started = Instant::now();
+        self.flushing_since = self.dirty_since.take();
         let drop_before = rollup.prune();
         let flush = Flush {
             dirty: rollup.take_dirty(),
@@ -97,6 +112,7 @@ impl Flusher {
                     ended.map_err(|error| DbError::Unexpected(format!("a flush broke off: {error}")))?;
                 self.ledger = Some(ledger);
                 let found = outcome?;
+                self.flushing_since = None;
                 failpoint::hit("flush.known")?;
                 let took = self.started.elapsed();
                 metrics::histogram!("uptally_ledger_flush_seconds").record(took);

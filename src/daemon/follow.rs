@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::flusher::Flusher;
 use super::lead::lead;
-use super::{DaemonError, Point, Request, Settings, Status, asked};
+use super::{DaemonError, FeedState, Point, Request, Settings, Status, asked, figures};
 use crate::audit::{Difference, OPENING_TIME, Sample};
 use crate::clock::Clock;
 use crate::db::wiring::Wiring;
@@ -71,6 +71,10 @@ pub(super) struct Following<'a> {
     /// What drifted, and is to be recomputed with the next read.
     heal: Heal,
     gauges_due: Instant,
+    /// When the last look began: what it did not find was committed later.
+    looked_at: Option<Instant>,
+    /// When the bell rang: asleep, what the next look finds was committed just before.
+    rung_at: Option<Instant>,
     /// Who had the present read, and is to be answered with it.
     asked: Option<Request>,
     /// The last look found rows, so the next one probably will.
@@ -124,8 +128,11 @@ impl<'a> Following<'a> {
         let (rollup, cursor, replace) = match Loaded::load(&reading, settings.limits, now).await? {
             Ok(Loaded { rollup, cursor }) => (rollup, cursor, None),
             Err(reason) => {
-                tracing::info!(reason, "the rollup is built from the raw rows");
-                status.send_modify(|status| status.stopped("building the rollup from the raw rows"));
+                tracing::info!(%reason, "the rollup is built from the raw rows");
+                figures::rebuild_begins(figures::label_of(&reason));
+                status.send_modify(|status| {
+                    status.stopped(FeedState::Rebuilding, "building the rollup from the raw rows");
+                });
                 let rollup = reading
                     .rebuild(settings.limits, now, settings.batch_rows_max, || ())
                     .await?;
@@ -157,6 +164,8 @@ impl<'a> Following<'a> {
             sample: None,
             heal: Heal::default(),
             gauges_due: Instant::now(),
+            looked_at: None,
+            rung_at: None,
             asked: None,
             streaming: false,
         })
@@ -250,9 +259,10 @@ impl<'a> Following<'a> {
         let work = Some((&self.doorbell, self.reader_pid));
         let (reading, mut delta) = attend(looking, &mut self.asked, requests, began, point, work).await?;
         failpoint::hit("read.looked")?;
+        let mut touched = Vec::new();
         if checks || delta.wants_rebuild() {
             let wiring = sound(&reading).await?;
-            let touched = wiring.touched_since(self.wiring.marks());
+            touched = wiring.touched_since(self.wiring.marks());
             if !touched.is_empty() {
                 tracing::warn!(
                     touched = touched.join(", "),
@@ -264,7 +274,15 @@ impl<'a> Following<'a> {
             self.wiring = wiring;
             self.wiring_due = began + self.settings.check_interval;
         }
+        let is_news = !delta.is_empty();
         let heal = std::mem::take(&mut self.heal);
+        let reason = if !touched.is_empty() {
+            figures::WIRING
+        } else if heal.all {
+            figures::AUDIT
+        } else {
+            figures::INPUT
+        };
         if heal.all {
             delta.want_rebuild();
         }
@@ -284,7 +302,8 @@ impl<'a> Following<'a> {
             }
         };
         if delta.wants_rebuild() {
-            tracing::info!("much changed at once: the rollup is built from the raw rows");
+            tracing::info!(reason, "the rollup is built from the raw rows");
+            figures::rebuild_begins(reason);
             // A clock that was put back moves nothing back.
             let now = self.rollup.future_limit().plus(-FUTURE_MAX_US);
             self.rollup = reading
@@ -308,8 +327,13 @@ impl<'a> Following<'a> {
             metrics::histogram!("uptally_audit_seconds").record(audit_began.elapsed());
         }
         self.streaming = changed;
+        let committed_after = self.rung_at.or(self.looked_at);
         self.is_current(began);
         failpoint::hit("read.published")?;
+        // Of the first look after loading nobody knows what came before.
+        if let (true, Some(after)) = (is_news, committed_after) {
+            metrics::histogram!("uptally_feed_freshness_seconds").record(after.elapsed());
+        }
         if changed {
             metrics::counter!("uptally_feed_reads_total").increment(1);
             metrics::counter!("uptally_feed_rows_total").increment(rows as u64);
@@ -346,9 +370,11 @@ impl<'a> Following<'a> {
     }
 
     /// Memory is the database as it was at `at` or later.
-    fn is_current(&self, at: Instant) {
+    fn is_current(&mut self, at: Instant) {
+        (self.looked_at, self.rung_at) = (Some(at), None);
         self.status.send_modify(|status| {
             status.following = Ok(());
+            status.state = FeedState::Following;
             status.current_at = Some(at);
             status.newest = self.rollup.newest();
             status.earliest_as_of = self.rollup.earliest_as_of();
@@ -378,6 +404,7 @@ impl<'a> Following<'a> {
         let sample = self.sample.take();
         self.flusher
             .start_if_due(&mut self.rollup, &self.cursor, self.settings.flush_interval, sample);
+        self.tell_unflushed();
         if self.gauges_due < Instant::now() {
             self.gauges_due = Instant::now() + GAUGES_EVERY;
             self.gauges();
@@ -392,6 +419,10 @@ impl<'a> Following<'a> {
                     // What was committed before the question belongs into the answer. Looking does not need us awake:
                     // who writes meanwhile rings, and the bell stays rung.
                     self.asked = Some(request);
+                    if asleep {
+                        // Who wrote has rung, and the bell is on its way.
+                        self.rung_at = Some(Instant::now());
+                    }
                     let changed = self.read(requests, true, false).await?;
                     if let Some(request) = self.asked.take() {
                         answer(request, || point_of(&mut self.rollup, &self.cursor));
@@ -404,18 +435,30 @@ impl<'a> Following<'a> {
                     if self.doorbell.is_closed() {
                         return Err(DbError::Unexpected("the listening session ended".to_owned()).into());
                     }
+                    self.rung_at = Some(Instant::now());
                     return Ok(Woken::Rung);
                 }
-                found = self.flusher.finished() => self.drifted(&found?),
+                found = self.flusher.finished() => {
+                    self.tell_unflushed();
+                    self.drifted(&found?);
+                }
                 () = &mut rested => return Ok(Woken::Rested),
             }
         }
     }
 
+    /// Publishes how long what is not in the tables yet has waited.
+    fn tell_unflushed(&self) {
+        let since = self.flusher.unflushed_since();
+        self.status.send_if_modified(|status| {
+            status.unflushed_since = since;
+            false
+        });
+    }
+
     fn gauges(&self) {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
         {
-            metrics::gauge!("uptally_rollup_stores").set(self.rollup.stores() as f64);
             metrics::gauge!("uptally_rollup_held_observations").set(self.rollup.held() as f64);
         }
     }
@@ -433,7 +476,7 @@ impl<'a> Following<'a> {
 async fn sound(reading: &Reading<'_>) -> Result<Wiring, DaemonError> {
     let wiring = reading.wiring().await?;
     match wiring.fault() {
-        Some(fault) => Err(DbError::Unexpected(fault).into()),
+        Some(fault) => Err(DaemonError::Wiring(fault)),
         None => Ok(wiring),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Point, Request, Settings};
+use super::{FeedState, Point, Request, Settings};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::report::csv;
@@ -24,6 +24,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
 pub struct Status {
     /// Following; else why not.
     pub following: Result<(), String>,
+    /// The same as one of a few words.
+    pub state: FeedState,
     /// When memory was last known to be the present.
     pub current_at: Option<Instant>,
     /// Latest observation that is counted.
@@ -34,21 +36,28 @@ pub struct Status {
     pub covers_from: Option<Timestamp>,
     /// Number of stores.
     pub stores: usize,
+    /// Since when the oldest change in memory waits to be in the tables; None: they have all. Nobody is told of a change
+    /// of this alone.
+    pub unflushed_since: Option<Instant>,
 }
 
 impl Status {
     pub(super) fn starting() -> Self {
         Status {
             following: Err("starting".to_owned()),
+            state: FeedState::Starting,
             current_at: None,
             newest: None,
             earliest_as_of: Timestamp::MIN,
             covers_from: None,
             stores: 0,
+            unflushed_since: None,
         }
     }
 
-    pub(super) fn stopped(&mut self, reason: &str) {
+    pub(super) fn stopped(&mut self, state: FeedState, reason: &str) {
+        self.state = state;
+        self.unflushed_since = None;
         self.following = Err(reason.to_owned());
     }
 }

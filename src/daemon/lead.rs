@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{DaemonError, Settings, Standby, Status};
+use super::{DaemonError, FeedState, Settings, Standby, Status};
 use crate::db::{Database, DbError};
 use crate::feed::doorbell::Doorbell;
 
@@ -45,7 +45,7 @@ pub(super) async fn lead(
         if leader != found {
             tracing::info!(leader = found, "standing by: another daemon is active on this database");
             let reason = format!("standby: another daemon is active on this database ({found})");
-            status.send_modify(|status| status.stopped(&reason));
+            status.send_modify(|status| status.stopped(FeedState::Standby, &reason));
             leader = found;
         }
         tries += 1;

@@ -7,6 +7,7 @@
 //! Losing the database session throws memory away: it is loaded again from the ledger, whose rows and cursor
 //! belong together. That one rule covers crashes of the server, promotions and restores.
 
+mod figures;
 mod flusher;
 mod follow;
 mod handle;
@@ -14,6 +15,7 @@ mod lead;
 mod point;
 mod settings;
 
+pub use figures::{FeedState, collect as collect_metrics, describe_metrics};
 pub use handle::{Handle, Status};
 pub use point::{Point, PointError, point};
 pub use settings::{Settings, Standby};
@@ -52,6 +54,9 @@ pub enum DaemonError {
     /// Another daemon has taken over.
     #[error("another uptally daemon has taken over this database")]
     Fenced,
+    /// What the feed hangs on is broken; says what.
+    #[error("{0}")]
+    Wiring(String),
     /// The database failed; worth another try.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -106,6 +111,7 @@ impl Daemon {
             };
             let pause = match &error {
                 DaemonError::Db(error) => error.retry_after().unwrap_or(backoff.min(error.retry_within())),
+                DaemonError::Wiring(_) => backoff,
                 _ if self.settings.standby == Standby::Wait => backoff,
                 _ => return Err(error),
             };
@@ -123,7 +129,9 @@ impl Daemon {
                 told = Some((text, Instant::now()));
             }
             metrics::counter!("uptally_feed_restarts_total").increment(1);
-            self.status.send_modify(|status| status.stopped(&error.to_string()));
+            let state = FeedState::after(&error);
+            self.status
+                .send_modify(|status| status.stopped(state, &error.to_string()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = asked(&mut shutdown) => return Ok(()),
@@ -161,62 +169,4 @@ impl Daemon {
 /// Returns when the daemon is to stop; also if nobody is left who could say so.
 async fn asked(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|&stop| stop).await;
-}
-
-/// Names and explains this module's metrics to the installed recorder.
-pub fn describe_metrics() {
-    use metrics::Unit::Seconds;
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("uptally_feed_rows_total", "Rows of store_activity that were applied");
-    describe_counter!(
-        "uptally_feed_reads_total",
-        "Looks at the database that found something new"
-    );
-    describe_histogram!(
-        "uptally_feed_read_seconds",
-        Seconds,
-        "From the start of such a look to its rows applied"
-    );
-    describe_counter!("uptally_feed_restarts_total", "Times that following had to start anew");
-    describe_counter!(
-        "uptally_feed_wiring_changes_total",
-        "Times that tables, triggers or functions were found touched and everything was read again"
-    );
-    describe_gauge!(
-        "uptally_feed_polls_only",
-        "1 while new rows are found by polling alone, by configuration or because notifications do not work"
-    );
-    describe_counter!(
-        "uptally_audit_cells_total",
-        "Cells that were recomputed from raw and compared"
-    );
-    describe_counter!(
-        "uptally_audit_drift_total",
-        "Differences that audits found, each logged and its store recomputed; anything but 0 is worth a report"
-    );
-    describe_histogram!(
-        "uptally_audit_seconds",
-        Seconds,
-        "Time that the follower spent on an audit"
-    );
-    describe_counter!("uptally_feed_sleeps_total", "Times that the follower fell asleep");
-    describe_gauge!(
-        "uptally_feed_lag_seconds",
-        Seconds,
-        "Time since memory was last known to be the present"
-    );
-    describe_gauge!("uptally_rollup_stores", "Stores in the rollup");
-    describe_gauge!(
-        "uptally_rollup_held_observations",
-        "Observations dated in the future that wait for their time"
-    );
-    describe_histogram!(
-        "uptally_ledger_flush_seconds",
-        Seconds,
-        "Duration of a flush to the rollup tables"
-    );
-    describe_counter!(
-        "uptally_ledger_flushed_rows_total",
-        "Store and cell rows written by flushes"
-    );
 }

@@ -36,6 +36,9 @@ const KEEPALIVES: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5
 /// How long data may stay unacknowledged before a TCP connection counts as broken.
 const PEER_GONE_AFTER: Duration = Duration::from_secs(15);
 
+/// What a daemon opens sessions for, beside what it does once at its start.
+const DAEMON_SESSIONS: [&str; 4] = ["doorbell", "follower", "ledger", "reports"];
+
 /// How to reach one database.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -88,6 +91,8 @@ impl Database {
         if let Err(DbError::LoginRefused(refused)) = &connected {
             *self.refused() = Some(refused.clone());
         }
+        let outcome = if connected.is_ok() { "ok" } else { "failed" };
+        count_session(name, outcome, 1);
         connected
     }
 
@@ -148,6 +153,25 @@ impl Database {
 
     fn refused(&self) -> MutexGuard<'_, Option<LoginRefused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_session(name: &str, outcome: &'static str, count: u64) {
+    // Names of sessions are words of this program, so there are few.
+    let session = name.strip_prefix("uptally ").unwrap_or(name).to_owned();
+    metrics::counter!("uptally_postgres_connects_total", "session" => session, "outcome" => outcome).increment(count);
+}
+
+/// Names and explains this module's figures to the installed recorder.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        "uptally_postgres_connects_total",
+        "Sessions with Postgres that were opened, or could not be, by what they are for"
+    );
+    for name in DAEMON_SESSIONS {
+        for outcome in ["ok", "failed"] {
+            count_session(name, outcome, 0);
+        }
     }
 }
 

@@ -47,6 +47,23 @@ pub(super) struct Seated {
     pub(super) slot: OwnedSemaphorePermit,
 }
 
+/// Counts a connection for as long as it is open, however it ends.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        metrics::counter!("uptally_http_connections_accepted_total").increment(1);
+        metrics::gauge!("uptally_http_connections").increment(1.0);
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!("uptally_http_connections").decrement(1.0);
+    }
+}
+
 impl Connections {
     /// At most `connections_max`, and fewer if the process may not open that many files.
     pub(super) fn new(connections_max: usize) -> Self {
@@ -94,9 +111,10 @@ impl Connections {
         slot: OwnedSemaphorePermit,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        let open = Open::new();
         let handle = self.tasks.spawn(async move {
             task.await;
-            drop(slot);
+            drop((slot, open));
         });
         self.open.insert(handle.id(), (presence, handle));
     }

@@ -99,11 +99,29 @@ pub fn router(api: Api) -> Router {
 
 /// Names and explains this module's metrics to the installed recorder.
 pub fn describe_metrics() {
-    metrics::describe_counter!("uptally_http_requests_total", "Requests answered, by route and status");
-    metrics::describe_counter!(
+    use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+    describe_counter!("uptally_http_requests_total", "Requests answered, by route and status");
+    describe_histogram!(
+        "uptally_http_request_seconds",
+        metrics::Unit::Seconds,
+        "From the head of a request to the head of its answer, by route"
+    );
+    describe_gauge!("uptally_http_connections", "Connections that are open");
+    describe_counter!(
+        "uptally_http_connections_accepted_total",
+        "Connections that were served"
+    );
+    describe_counter!(
         "uptally_http_connections_evicted_total",
         "Connections closed for others, because they kept the server waiting and there was no room"
     );
+    gauge!("uptally_http_connections").set(0.0);
+    for name in [
+        "uptally_http_connections_accepted_total",
+        "uptally_http_connections_evicted_total",
+    ] {
+        counter!(name).increment(0);
+    }
 }
 
 /// A report that was accepted.
@@ -265,10 +283,10 @@ impl From<FetchError> for Problem {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Table(error) => database_away(&error),
-            FetchError::Archive(error) => {
+            FetchError::Archive { report_id, error } => {
                 let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "archive-failed");
                 let reason = error.public_reason();
-                tracing::error!(error = &error as &dyn std::error::Error, "unreadable report");
+                tracing::error!(%report_id, error = &error as &dyn std::error::Error, "unreadable report");
                 Problem::new(status, kind, "Archive failed", reason)
             }
         }
@@ -309,6 +327,7 @@ async fn observe(State(rules): State<Arc<Rules>>, request: Request, next: Next) 
     }
     let status = response.status().as_u16();
     metrics::counter!("uptally_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);
+    metrics::histogram!("uptally_http_request_seconds", "route" => route).record(started.elapsed());
     tracing::debug!(%method, route, status, elapsed = ?started.elapsed(), "request");
     response
 }

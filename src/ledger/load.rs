@@ -66,29 +66,49 @@ impl Checkpoint {
     }
 
     /// The cursor, if the rows may be continued from it; else why they must be made anew.
-    fn usable(&self, identity: &Identity, wiring: Option<&Wiring>, reading: &Reading<'_>) -> Result<&Cursor, String> {
+    fn usable(&self, identity: &Identity, wiring: Option<&Wiring>, reading: &Reading<'_>) -> Result<&Cursor, Unusable> {
         let Some(cursor) = &self.cursor else {
-            return Err("there is none yet".to_owned());
+            return Err(Unusable::NoneYet);
         };
         if self.layout != layout() {
-            return Err("it was made by another version, or with other time zone data".to_owned());
+            return Err(Unusable::Layout);
         }
         if !self.identity.is_some_and(|made_in| made_in.continues(identity)) {
-            return Err("it was made in another database, or store_activity was made anew".to_owned());
+            return Err(Unusable::Identity);
         }
         if cursor.xmax() > reading.cursor().xmax() {
-            return Err("its cursor lies in the future: the database was restored".to_owned());
+            return Err(Unusable::Future);
         }
         let made_over = self.wiring.as_deref().unwrap_or_default();
         let touched = wiring.map_or_else(Vec::new, |wiring| wiring.touched_since(made_over));
         if !touched.is_empty() {
-            return Err(format!(
-                "these were touched since it was made, and rows may have come unseen: {}",
-                touched.join(", ")
-            ));
+            return Err(Unusable::Touched(touched.join(", ")));
         }
         Ok(cursor)
     }
+}
+
+/// Why the rows cannot be used, and must be made anew.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Never built.
+    #[error("there is none yet")]
+    NoneYet,
+    /// See [`layout`].
+    #[error("it was made by another version, or with other time zone data")]
+    Layout,
+    /// See [`Identity::continues`].
+    #[error("it was made in another database, or store_activity was made anew")]
+    Identity,
+    /// Its transactions have not happened here.
+    #[error("its cursor lies in the future: the database was restored")]
+    Future,
+    /// Names what was touched.
+    #[error("these were touched since it was made, and rows may have come unseen: {0}")]
+    Touched(String),
+    /// Somebody else wrote into our tables.
+    #[error("it has a schedule that cannot be read")]
+    Schedule,
 }
 
 /// A rollup as the tables have it.
@@ -101,13 +121,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the rollup. `Err` inside: why it cannot be used. Rows of the future whose time has come meanwhile are
+    /// Loads the rollup. `Err` inside: it cannot be used. Rows of the future whose time has come meanwhile are
     /// held still: they are read with the first delta, for which the clock is set.
     pub async fn load(
         reading: &Reading<'_>,
         limits: Limits,
         now: Timestamp,
-    ) -> Result<Result<Loaded, String>, DbError> {
+    ) -> Result<Result<Loaded, Unusable>, DbError> {
         let wiring = reading.wiring().await?;
         Self::load_over(Some(&wiring), reading, limits, now).await
     }
@@ -117,7 +137,7 @@ impl Loaded {
         reading: &Reading<'_>,
         limits: Limits,
         now: Timestamp,
-    ) -> Result<Result<Loaded, String>, DbError> {
+    ) -> Result<Result<Loaded, Unusable>, DbError> {
         Self::load_over(None, reading, limits, now).await
     }
 
@@ -126,7 +146,7 @@ impl Loaded {
         reading: &Reading<'_>,
         limits: Limits,
         now: Timestamp,
-    ) -> Result<Result<Loaded, String>, DbError> {
+    ) -> Result<Result<Loaded, Unusable>, DbError> {
         let checkpoint = Checkpoint::read(reading).await?;
         let identity = Identity::read(reading.transaction()).await?;
         if let Some(made_in) = checkpoint.identity
@@ -146,7 +166,7 @@ impl Loaded {
         let mut rollup = Rollup::new(limits, now);
         let cells_from = rollup.restore_bounds(checkpoint.covers_from, checkpoint.truncated, checkpoint.newest);
         if !load_schedules(reading, &mut rollup).await? {
-            return Ok(Err("it has a schedule that cannot be read".to_owned()));
+            return Ok(Err(Unusable::Schedule));
         }
         // It is of the reading's point, not of the checkpoint's; but if it has changed in between, so has everything, and
         // the delta wants all to be built anew.

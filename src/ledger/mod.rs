@@ -11,7 +11,7 @@
 mod load;
 mod write;
 
-pub use load::{Checkpoint, Loaded};
+pub use load::{Checkpoint, Loaded, Unusable};
 
 use tokio_postgres::Client;
 

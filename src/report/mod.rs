@@ -6,18 +6,19 @@
 pub mod csv;
 
 mod archive;
+mod figures;
 mod registry;
 mod request;
 mod run;
 mod table;
 mod waiting;
 
-use std::time::Instant;
-
 use futures_util::future::BoxFuture;
 
 pub use archive::{Archive, ArchiveError, StoredReport};
 pub use csv::Csv;
+pub use figures::describe_metrics;
+pub(crate) use figures::stage;
 pub use registry::{FetchError, Found, Limits, Opened, Registry, ReportFile, TriggerError, Triggered};
 pub use request::{AsOf, ParseAsOfError, ReportRequest};
 pub use table::{Connect, ConnectError, Report, ReportState, TableError};
@@ -93,29 +94,4 @@ pub enum RenderError {
     /// Anything else.
     #[error("{0}")]
     Failed(String),
-}
-
-/// Records how long a part of a report's way took: `record` (its row), `point` (reading up to the present), `render`,
-/// `archive` (the file).
-pub(crate) fn stage(stage: &'static str, since: Instant) {
-    metrics::histogram!("uptally_report_stage_seconds", "stage" => stage).record(since.elapsed());
-}
-
-/// Names and explains this module's metrics to the installed recorder. Call it once, after
-/// installing it.
-pub fn describe_metrics() {
-    metrics::describe_counter!(
-        "uptally_reports_total",
-        "Reports by outcome: complete, failed, refused; shared are triggers that joined one"
-    );
-    metrics::describe_histogram!(
-        "uptally_report_duration_seconds",
-        metrics::Unit::Seconds,
-        "From the start of a report's run to its CSV in the archive"
-    );
-    metrics::describe_histogram!(
-        "uptally_report_stage_seconds",
-        metrics::Unit::Seconds,
-        "Parts of a report's way: record, point, render, archive"
-    );
 }

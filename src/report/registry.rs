@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
-use super::run::{Begin, Early};
+use super::run::{Begin, Early, report_span};
 use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, Csv, ReportRequest, Source, stage, waiting};
+use super::{AsOf, Coverage, Csv, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -143,8 +144,14 @@ pub enum FetchError {
     #[error(transparent)]
     Table(#[from] TableError),
     /// Its file cannot be opened.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    #[error("{error}")]
+    Archive {
+        /// The report.
+        report_id: Uuid,
+        /// Why.
+        #[source]
+        error: ArchiveError,
+    },
 }
 
 pub(super) struct Inner {
@@ -226,7 +233,7 @@ impl Registry {
                 return told.outcome;
             }
             if told.serves(asked) {
-                metrics::counter!("uptally_reports_total", "outcome" => "shared").increment(1);
+                figures::outcome("shared");
                 return told.outcome;
             }
         }
@@ -263,7 +270,7 @@ impl Registry {
         {
             return Ok(Opened::File(csv.into()));
         }
-        let stored = inner.archive.get(file.report_id, part).await?;
+        let stored = inner.open(file.report_id, part).await?;
         let reason = fault(stored.as_ref().map(|stored| stored.csv_bytes), file);
         Ok(match (reason, stored) {
             (None, Some(stored)) => Opened::File(stored),
@@ -312,6 +319,19 @@ impl Registry {
         });
     }
 
+    /// Sets the figures that are true at the moment when somebody asks for them.
+    pub fn collect_metrics(&self) {
+        let Inner {
+            admission,
+            turns,
+            limits,
+            ..
+        } = &*self.inner;
+        let running = limits.running_max.saturating_sub(turns.available_permits());
+        let admitted = (limits.running_max + limits.queue_max).saturating_sub(admission.available_permits());
+        figures::queue(running, admitted.saturating_sub(running));
+    }
+
     /// Accepts no report any more and waits, at most `within`, until those accepted have ended and
     /// are recorded so. Returns whether they have; [`Registry::recover`] of the next life takes
     /// care of the others.
@@ -347,6 +367,12 @@ impl Inner {
         fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
     }
 
+    async fn open(&self, report_id: Uuid, part: Option<Range<u64>>) -> Result<Option<StoredReport>, FetchError> {
+        let opened = self.archive.get(report_id, part).instrument(report_span(report_id)).await;
+        figures::archived("get", &opened);
+        opened.map_err(|error| FetchError::Archive { report_id, error })
+    }
+
     /// Whether there can be such a report at all.
     fn check(&self, request: &ReportRequest) -> Result<(), TriggerError> {
         if self.draining.load(Ordering::Relaxed) {
@@ -377,7 +403,8 @@ impl Inner {
             Ok(turn) => Start::Now(turn),
             Err(_) => Start::Later(waiting.push(report_id, request, told.clone())),
         };
-        tokio::spawn(Arc::clone(self).record_and_run(report_id, request, start, tell, admission));
+        let run = Arc::clone(self).record_and_run(report_id, request, start, tell, admission);
+        tokio::spawn(run.instrument(report_span(report_id)));
         Ok(told)
     }
 
@@ -409,7 +436,10 @@ impl Inner {
             Ok(Triggered { as_of, .. }) => {
                 self.run(report_id, as_of, request.windows, request.closed, start).await;
             }
-            Err(_) => drop(self.states.remove(&report_id)),
+            Err(_) => {
+                figures::outcome("refused");
+                self.states.remove(&report_id);
+            }
         }
     }
 }
@@ -446,5 +476,5 @@ fn entity_tag(report_id: Uuid, MadeOf { as_of, cursors }: &MadeOf, bytes: u64) -
 }
 
 fn refused(_: &TriggerError) {
-    metrics::counter!("uptally_reports_total", "outcome" => "refused").increment(1);
+    figures::outcome("refused");
 }

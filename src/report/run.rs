@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
 use super::waiting::Place;
-use super::{AsOf, RenderError, Rendered, ReportRequest, stage};
+use super::{AsOf, RenderError, Rendered, ReportRequest, figures, stage};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::time::Timestamp;
@@ -24,6 +25,11 @@ use crate::window::{ClosedTime, WINDOWS_STEP_US, Windows};
 pub(super) struct Early {
     turn: OwnedSemaphorePermit,
     rendering: Rendering,
+}
+
+/// What is logged about a report is logged in here, so that it has its id, whatever the log's filter lets through.
+pub(super) fn report_span(report_id: Uuid) -> tracing::Span {
+    tracing::error_span!("report", %report_id)
 }
 
 /// How a run begins.
@@ -50,7 +56,8 @@ impl Early {
             AsOf::Now => Some(Clock::System.now()),
         };
         let (source, windows, closed) = (Arc::clone(&inner.source), request.windows, request.closed);
-        let task = tokio::spawn(async move { source.render(as_of, windows, closed).await });
+        let render = async move { source.render(as_of, windows, closed).await };
+        let task = tokio::spawn(render.in_current_span());
         let rendering = Rendering { as_of, task };
         Early { turn, rendering }
     }
@@ -140,11 +147,13 @@ impl Inner {
         failpoint::hit("report.rendered").map_err(|error| error.to_string())?;
         let put = self.archive.put(report_id, rendered.csv.clone()).await;
         stage("archive", rendered_at);
+        figures::archived("put", &put);
         failpoint::hit("report.renamed").map_err(|error| error.to_string())?;
         put.map_err(|error| {
-            tracing::error!(%report_id, error = &error as &dyn Error, "a report could not be archived");
+            tracing::error!(error = &error as &dyn Error, "a report could not be archived");
             error.public_reason()
         })?;
+        figures::written(rendered.csv.bytes());
         self.keep_fresh(report_id, rendered.csv.clone());
         Ok(rendered)
     }
@@ -153,18 +162,16 @@ impl Inner {
     /// from, then in the table, however long the database is away. A power cut in between leaves a
     /// row that says `running`, so the report is made again.
     async fn end(&self, report_id: Uuid, ending: Ending) {
-        let outcome = match &ending {
+        match &ending {
             Ending::Complete { stores, duration, .. } => {
-                metrics::histogram!("uptally_report_duration_seconds").record(*duration);
-                tracing::info!(%report_id, stores, ?duration, "report complete");
-                "complete"
+                figures::ended("complete", *duration);
+                tracing::info!(stores, ?duration, "report complete");
             }
-            Ending::Failed { reason, .. } => {
-                tracing::warn!(%report_id, reason, "report failed");
-                "failed"
+            Ending::Failed { reason, duration } => {
+                figures::ended("failed", *duration);
+                tracing::warn!(reason, "report failed");
             }
-        };
-        metrics::counter!("uptally_reports_total", "outcome" => outcome).increment(1);
+        }
         let ending = self.remember(report_id, ending);
         self.settle(report_id, ending).await;
         self.forget_oldest(report_id);
@@ -176,14 +183,14 @@ impl Inner {
         if let Ending::Complete { duration, .. } = *ending
             && let Err(error) = self.archive.persist(report_id).await
         {
-            tracing::error!(%report_id, error = &error as &dyn Error, "a report was lost again");
+            tracing::error!(error = &error as &dyn Error, "a report was lost again");
             let reason = error.public_reason();
             ending = self.remember(report_id, Ending::Failed { reason, duration });
         }
         failpoint::pass("report.synced");
         let mut backoff = Backoff::new();
         while let Err(error) = self.table.finish(report_id, &ending).await {
-            tracing::warn!(%report_id, error = &error as &dyn Error, "end not recorded yet");
+            tracing::warn!(error = &error as &dyn Error, "end not recorded yet");
             backoff.wait().await;
         }
         failpoint::pass("report.ended");
@@ -218,8 +225,14 @@ impl Inner {
                 let in_memory = self.states.get(&row.report_id).map(|state| state.clone());
                 match in_memory {
                     Some(State::Running) => continue,
-                    Some(State::Ended(ending)) => self.settle(row.report_id, ending).await,
-                    None => self.run_again(row).await,
+                    Some(State::Ended(ending)) => {
+                        let span = report_span(row.report_id);
+                        self.settle(row.report_id, ending).instrument(span).await;
+                    }
+                    None => {
+                        let span = report_span(row.report_id);
+                        self.run_again(row).instrument(span).await;
+                    }
                 }
                 ended += 1;
             }
@@ -245,7 +258,7 @@ impl Inner {
 
     async fn run_again(&self, row: Unfinished) {
         let report_id = row.report_id;
-        tracing::info!(%report_id, "taking up an unfinished report");
+        tracing::info!("taking up an unfinished report");
         self.states.insert(report_id, State::Running);
         let earliest = loop {
             match self.source.coverage() {

@@ -220,8 +220,9 @@ impl Serve {
         let began = Instant::now();
         while self.address.is_none() {
             self.address = self.log.lock().unwrap().iter().find_map(|line| {
-                let (_, address) = line.split_once("listening on http://")?;
-                Some(address.trim().to_owned())
+                let (_, rest) = line.split_once("listening on http://")?;
+                // In a log for machines the text ends with a quote.
+                rest.split('"').next().map(|address| address.trim().to_owned())
             });
             assert!(
                 self.address.is_some() || began.elapsed() < Duration::from_secs(8),
