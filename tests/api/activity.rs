@@ -136,7 +136,11 @@ async fn bodies_at_once_lose_and_double_nothing() {
     let body = |number: usize| {
         let keys = (0..100).map(|key| (key * 37 + number * 11) % 100);
         let line = |key: usize| {
-            let status = if (key + number) % 3 == 0 { "inactive" } else { "active" };
+            let status = if (key + number).is_multiple_of(3) {
+                "inactive"
+            } else {
+                "active"
+            };
             line(
                 &format!("s{}", key % 10),
                 &format!("2023-11-08T10:{:02}:00Z", key / 10),
