@@ -35,6 +35,7 @@ const LAYERS: [&[&str]; 8] = [
         "fleet",
         "import",
         "serve",
+        "systemd",
         "verify",
         "config",
         "telemetry",

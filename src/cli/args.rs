@@ -36,8 +36,9 @@ Examples:
   uptally serve
   uptally report --as-of latest | head
 
-Settings come from the defaults, then config/uptally.toml or --config, then the environment
-(http.listen is UPTALLY__HTTP__LISTEN), then flags; the later one wins. `uptally config` shows them.
+Settings come from the defaults, then config/uptally.toml (else /etc/uptally/uptally.toml) or --config,
+then the environment (http.listen is UPTALLY__HTTP__LISTEN), then flags; the later one wins. `uptally
+config` shows them.
 
 Exit codes: 0 done, 1 failed or drift found, 2 wrong usage or configuration, 75 refused for now (try
 again), 78 something must be installed.";
@@ -62,7 +63,8 @@ pub(super) struct GlobalArgs {
     )]
     database_url: Option<Secret>,
 
-    /// The configuration file, which must exist [default: config/uptally.toml, if it exists]
+    /// The configuration file, which must exist [default: config/uptally.toml, else
+    /// /etc/uptally/uptally.toml, if one exists]
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 

@@ -2,7 +2,7 @@
 //! (`tests/config.rs`): the tests of one process share their environment.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
@@ -84,8 +84,8 @@ fn global_options_stand_before_or_after_the_command() {
     }
     assert!(matches!(
         read("verify"),
-        Ok(Invocation::Run { file: ConfigFile::IfPresent(path), .. })
-            if path == Path::new(CONFIG_FILE_DEFAULT)
+        Ok(Invocation::Run { file: ConfigFile::IfPresent(paths), .. })
+            if paths == CONFIG_FILES_DEFAULT.map(PathBuf::from)
     ));
 }
 

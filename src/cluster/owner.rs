@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::lock::{OwnerLock, lock_within};
 use super::plan::{Message, NAME, Plan};
 use super::postmaster;
+use crate::systemd;
 
 /// How long the Postgres of a dead owner gets to end.
 const PREVIOUS_PATIENCE: Duration = Duration::from_secs(30);
@@ -241,7 +242,12 @@ async fn spawn_guard(program: Option<PathBuf>, plan: &Plan) -> Result<(Guard, Me
         None => std::env::current_exe().map_err(ClusterError::file("run", Path::new("ourselves"))),
     }?;
     let failed = |source| ClusterError::file("run the guard", &program)(source);
-    let mut process = Command::new(&program)
+    let mut command = Command::new(&program);
+    for name in systemd::VARIABLES {
+        // Neither the guard nor Postgres, which would use it, is the service.
+        command.env_remove(name);
+    }
+    let mut process = command
         .arg("postgres-guard")
         .arg(plan.layout.root())
         .process_group(0)

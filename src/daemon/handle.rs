@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Point, Request, Settings};
+use super::{Point, Pulse, Request, Settings};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::report::csv;
@@ -58,6 +58,7 @@ pub struct Handle {
     settings: Settings,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
+    pulse: Pulse,
     draining: Arc<AtomicBool>,
 }
 
@@ -68,6 +69,7 @@ impl Handle {
         settings: Settings,
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Status>,
+        pulse: Pulse,
     ) -> Self {
         Handle {
             database,
@@ -75,6 +77,7 @@ impl Handle {
             settings,
             requests,
             status,
+            pulse,
             draining: Arc::default(),
         }
     }
@@ -87,6 +90,11 @@ impl Handle {
     /// How the daemon is right now.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Whether the daemon's task gets on.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Tells of every change of the status from now on.

@@ -12,10 +12,12 @@ mod follow;
 mod handle;
 mod lead;
 mod point;
+mod pulse;
 mod settings;
 
 pub use handle::{Handle, Status};
 pub use point::{Point, PointError, point};
+pub use pulse::Pulse;
 pub use settings::{Settings, Standby};
 
 use std::time::{Duration, Instant};
@@ -77,6 +79,7 @@ pub struct Daemon {
     settings: Settings,
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<Status>,
+    pulse: Pulse,
 }
 
 impl Daemon {
@@ -84,13 +87,22 @@ impl Daemon {
     pub fn new(database: Database, clock: Clock, settings: Settings) -> (Daemon, Handle) {
         let (request, requests) = mpsc::channel(REQUESTS_MAX);
         let (status, watched) = watch::channel(Status::starting());
-        let handle = Handle::new(database.clone(), clock.clone(), settings, request, watched);
+        let pulse = Pulse::new();
+        let handle = Handle::new(
+            database.clone(),
+            clock.clone(),
+            settings,
+            request,
+            watched,
+            pulse.clone(),
+        );
         let daemon = Daemon {
             database,
             clock,
             settings,
             requests,
             status,
+            pulse,
         };
         (daemon, handle)
     }
@@ -125,7 +137,7 @@ impl Daemon {
             metrics::counter!("uptally_feed_restarts_total").increment(1);
             self.status.send_modify(|status| status.stopped(&error.to_string()));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = self.pulse.during(tokio::time::sleep(pause)) => {}
                 () = asked(&mut shutdown) => return Ok(()),
             }
             // A pause that was cut short is not made up for later.
@@ -139,8 +151,9 @@ impl Daemon {
         shutdown: &mut watch::Receiver<bool>,
         backoff: &mut Duration,
     ) -> Result<(), DaemonError> {
+        let start = Following::start(&self.database, &self.clock, self.settings, &self.status, &self.pulse);
         let mut following = tokio::select! {
-            following = Following::start(&self.database, &self.clock, self.settings, &self.status) => following?,
+            following = self.pulse.during(start) => following?,
             () = asked(shutdown) => return Ok(()),
         };
         let began = Instant::now();
