@@ -131,7 +131,7 @@ fn describe(daemon: &Handle) -> String {
 fn address(name: &OsString) -> io::Result<SocketAddr> {
     match name.as_bytes().split_first() {
         #[cfg(target_os = "linux")]
-        Some((b'@', rest)) => std::os::linux::net::SocketAddrExt::from_abstract_name(rest),
+        Some((b'@', rest)) => <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(rest),
         Some((b'/', _)) => SocketAddr::from_pathname(name),
         _ => {
             let found = name.display();

@@ -69,7 +69,10 @@ impl Manager {
     /// How often the watchdog is fed within a time.
     fn feedings(&self, time: Duration) -> usize {
         let (end, mut count) = (Instant::now() + time, 0);
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) = end
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())
+        {
             count += usize::from(self.hear(left).as_deref() == Some("WATCHDOG=1"));
         }
         count

@@ -20,7 +20,7 @@ impl DatabaseConfig {
         };
         let key = "database.url_file";
         let text = text_of(key, path)?;
-        let url = text.trim().parse();
+        let url = text.trim().parse::<DatabaseUrl>();
         url.map(Some).map_err(|error: ParametersError| ConfigError::NoSecret {
             key,
             path: path.clone(),
