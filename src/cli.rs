@@ -49,9 +49,9 @@ pub fn guard_postgres() -> ExitCode {
     crate::cluster::guard_main()
 }
 
-/// The arguments with their help texts, for manuals and completions.
+/// The arguments with their help texts, for manuals and completions: all that a user may type.
 pub fn command() -> clap::Command {
-    Cli::command()
+    Cli::without_hidden()
 }
 
 /// A command line that was read.

@@ -79,6 +79,30 @@ impl Manager {
     }
 }
 
+/// A file of the repository.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn the_unit_hands_over_every_secret_that_may_be_in_a_file() {
+    let unit = read("packaging/uptally.service");
+    let handed: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
+    let (mut section, mut expected) = (String::new(), Vec::new());
+    for line in read("config/uptally.toml").lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((name, _)) = line.strip_prefix('#').and_then(|line| line.split_once("_file = ")) {
+            expected.push(format!("uptally.{section}.{name}"));
+        }
+    }
+    assert_eq!(handed, expected);
+    let paper = read("docs/operating.md");
+    for name in expected {
+        assert!(paper.contains(&format!("| `{name}` | `")), "{name} is in docs/operating.md");
+    }
+}
+
 fn is_ready(message: &str) -> bool {
     message == "READY=1"
 }

@@ -29,6 +29,21 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
+impl Cli {
+    /// The same without commands that only the program itself gives. (Completions would offer them.)
+    pub(super) fn without_hidden() -> clap::Command {
+        let all = Cli::command();
+        let shown: Vec<_> = all.get_subcommands().filter(|verb| !verb.is_hide_set()).collect();
+        GlobalArgs::augment_args(clap::Command::new("uptally"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .propagate_version(true)
+            .about(all.get_about().cloned().unwrap_or_default())
+            .after_help(AFTER_HELP)
+            .subcommand_required(true)
+            .subcommands(shown.into_iter().cloned())
+    }
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   uptally demo --once

@@ -90,6 +90,21 @@ fn global_options_stand_before_or_after_the_command() {
 }
 
 #[test]
+fn manuals_tell_of_all_that_a_user_may_type() {
+    let names = |command: clap::Command| -> Vec<String> {
+        let names = command.get_subcommands().map(|verb| verb.get_name().to_owned());
+        names
+            .chain(command.get_arguments().map(|arg| arg.get_id().to_string()))
+            .collect()
+    };
+    let (mut all, told) = (names(Cli::command()), names(super::command()));
+    all.retain(|name| name != "postgres-guard");
+    assert_eq!(told, all);
+    let help = |command: clap::Command| command.get_about().map(ToString::to_string);
+    assert_eq!(help(super::command()), help(Cli::command()));
+}
+
+#[test]
 fn flags_of_commands_set_keys() {
     assert_eq!(
         flags("serve --listen 127.0.0.1:1"),

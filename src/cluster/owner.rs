@@ -214,12 +214,10 @@ async fn wait_for_previous(layout: &Layout) -> Result<Option<Duration>, ClusterE
 
 fn plan(layout: &Layout, options: &ClusterOptions) -> Result<(Plan, u32), ClusterError> {
     let data_dir = layout.data_dir();
+    let binaries = Binaries::find(&data_dir, data_major(&data_dir)?)?;
     let account = Account::choose(&data_dir)?;
     if let Some(account) = &account {
         account.check_reach(layout.root())?;
-    }
-    let binaries = Binaries::find(&data_dir, data_major(&data_dir)?)?;
-    if let Some(account) = &account {
         account.check_reach(&binaries.dir)?;
     }
     layout.bound_log()?;

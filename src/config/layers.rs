@@ -252,7 +252,7 @@ fn read_flags(flags: &[FlagValue]) -> Result<Vec<Entry>, ConfigError> {
     flags.iter().map(read).collect()
 }
 
-fn read_env(env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Vec<Entry>, ConfigError> {
+fn read_env(env: Vec<(OsString, OsString)>) -> Result<Vec<Entry>, ConfigError> {
     let mut found = Vec::new();
     for (variable, text) in env {
         let Some(variable) = variable.to_str() else {
