@@ -2,7 +2,7 @@
 
 .PHONY: help demo demo-live test test-web test-api chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
 	bench-trigger bench-writers bench-freshness bench-ingest bench-peers bench-scale audit lint lint-format lint-clippy \
-	lint-docs
+	lint-docs deb test-package test-image
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -110,6 +110,16 @@ lint-clippy:
 
 lint-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+deb: ## the Debian package, in target/debian
+	scripts/build-package
+
+test-package: deb ## installs, uses, breaks, upgrades and purges it in a machine that is booted for that; needs root
+	scripts/test-package
+
+test-image: ## the content of the container image, run in an empty root; needs root
+	@scripts/ensure-postgres
+	scripts/test-image
 
 audit: ## licenses, sources, banned crates and known vulnerabilities of the dependencies
 	scripts/check-dependencies --strict

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::{CONFIG_FILE_DEFAULT, Config, ConfigFile, FlagValue};
+use crate::config::{CONFIG_FILES_DEFAULT, Config, ConfigFile, FlagValue};
 use args::{Cli, Verb};
 
 pub use args::{Command, DemoArgs, GenerateArgs, ImportArgs, MigrateArgs, ReportArgs, RowOrder, ServeArgs};
@@ -47,6 +47,11 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
 /// those, the guard must come up and stay.
 pub fn guard_postgres() -> ExitCode {
     crate::cluster::guard_main()
+}
+
+/// The arguments with their help texts, for manuals and completions: all that a user may type.
+pub fn command() -> clap::Command {
+    Cli::without_hidden()
 }
 
 /// A command line that was read.
@@ -81,7 +86,7 @@ impl Invocation {
         flags.extend(command.flags());
         let file = match global.config {
             Some(path) => ConfigFile::Required(path),
-            None => ConfigFile::IfPresent(PathBuf::from(CONFIG_FILE_DEFAULT)),
+            None => ConfigFile::IfPresent(CONFIG_FILES_DEFAULT.map(PathBuf::from).to_vec()),
         };
         Ok(Invocation::Run { command, file, flags })
     }

@@ -28,8 +28,8 @@ pub use layers::{ConfigFile, FlagValue};
 pub use secret::{DatabaseUrl, Secret};
 pub use words::{AsOf, ClosedTime, LogFormat, ParseWordError, Standby, Wake, Windows};
 
-/// Where the file of the configuration is looked for, from the current directory.
-pub const CONFIG_FILE_DEFAULT: &str = "config/uptally.toml";
+/// Where the file of the configuration is looked for: from the current directory, then where a package puts it.
+pub const CONFIG_FILES_DEFAULT: [&str; 2] = ["config/uptally.toml", "/etc/uptally/uptally.toml"];
 
 /// The whole configuration, one struct for each part.
 #[derive(Debug, Clone)]
@@ -61,8 +61,10 @@ pub struct Config {
 /// How Postgres is reached.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
-    /// `database.url`; none: the private Postgres.
+    /// `database.url`
     pub url: Option<DatabaseUrl>,
+    /// `database.url_file`: a file with the URL; never set where there is a URL.
+    pub url_file: Option<PathBuf>,
     /// `database.connect_timeout_ms`
     pub connect_timeout: Duration,
     /// `database.statement_timeout_ms`
@@ -221,9 +223,9 @@ pub enum ConfigError {
         /// A file, `env NAME` or `flag --name`.
         origin: String,
     },
-    /// A file of tokens is missing or cannot be read.
+    /// A file with a secret in it is missing or cannot be read.
     #[error("{key}: cannot read {}", path.display())]
-    TokensFile {
+    SecretFile {
         /// The key that names it.
         key: &'static str,
         /// The file.
@@ -231,9 +233,9 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file of tokens holds something else, or nothing.
+    /// A file holds something else than the secret, or nothing.
     #[error("{key}: {problem} ({}, line {line})", path.display())]
-    Tokens {
+    NoSecret {
         /// The key that names it.
         key: &'static str,
         /// The file.
@@ -255,8 +257,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and checks everything: the defaults, over them `file`, over it the variables
-    /// `UPTALLY__SECTION__KEY` of `env`, over them `flags`.
+    /// Reads and checks everything: the defaults, over them `file`, over it the credentials of the
+    /// service and then the variables `UPTALLY__SECTION__KEY` of `env`, over them `flags`.
     pub fn load(
         file: &ConfigFile,
         env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -266,10 +268,16 @@ impl Config {
         let ms = |key: &str| layers.integer(key).map(Duration::from_millis);
         let tokens = |key: &str| Ok::<_, ConfigError>(layers.optional_text(key, login::tokens)?.unwrap_or_default());
         let url = layers.optional_text("database.url", str::parse::<DatabaseUrl>)?;
+        layers.check_below(
+            "feed.poll_interval_ms",
+            "rollup.lag_ready_ms_max",
+            "a daemon with nothing to do would call itself lagging",
+        )?;
         let effective = Effective::of(&layers, url.as_ref());
         Ok(Config {
             database: DatabaseConfig {
                 url,
+                url_file: layers.optional_text("database.url_file", file_path)?,
                 connect_timeout: ms("database.connect_timeout_ms")?,
                 statement_timeout: ms("database.statement_timeout_ms")?,
             },

@@ -39,6 +39,7 @@ pub mod demo;
 pub mod fleet;
 pub mod import;
 pub mod serve;
+pub mod systemd;
 pub mod verify;
 
 pub mod config;

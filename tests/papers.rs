@@ -29,7 +29,7 @@ const LAYERS: [&[&str]; 8] = [
     &["audit", "clock", "db", "failpoint", "feed", "ledger"],
     &["daemon", "import", "live", "report"],
     &["http"],
-    &["cluster", "demo", "fleet", "serve", "verify", "config", "telemetry"],
+    &["cluster", "demo", "fleet", "serve", "systemd", "verify", "config", "telemetry"],
     &["cli"],
 ];
 

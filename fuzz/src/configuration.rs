@@ -90,7 +90,7 @@ fn load_flag(key: &'static str, text: &str) -> Result<Config, ConfigError> {
         origin: "a flag".to_owned(),
         text: Secret::from(text),
     };
-    let nowhere = ConfigFile::IfPresent(PathBuf::from("/nonexistent/uptally.toml"));
+    let nowhere = ConfigFile::IfPresent(vec![PathBuf::from("/nonexistent/uptally.toml")]);
     Config::load(&nowhere, [], vec![flag])
 }
 

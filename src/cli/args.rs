@@ -29,6 +29,21 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
+impl Cli {
+    /// The same without commands that only the program itself gives. (Completions would offer them.)
+    pub(super) fn without_hidden() -> clap::Command {
+        let all = Cli::command();
+        let shown: Vec<_> = all.get_subcommands().filter(|verb| !verb.is_hide_set()).collect();
+        GlobalArgs::augment_args(clap::Command::new("uptally"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .propagate_version(true)
+            .about(all.get_about().cloned().unwrap_or_default())
+            .after_help(AFTER_HELP)
+            .subcommand_required(true)
+            .subcommands(shown.into_iter().cloned())
+    }
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   uptally demo --once
@@ -36,8 +51,9 @@ Examples:
   uptally serve
   uptally report --as-of latest | head
 
-Settings come from the defaults, then config/uptally.toml or --config, then the environment
-(http.listen is UPTALLY__HTTP__LISTEN), then flags; the later one wins. `uptally config` shows them.
+Settings come from the defaults, then config/uptally.toml (else /etc/uptally/uptally.toml) or --config,
+then the environment (http.listen is UPTALLY__HTTP__LISTEN), then flags; the later one wins. `uptally
+config` shows them.
 
 Exit codes: 0 done, 1 failed or drift found, 2 wrong usage or configuration, 75 refused for now (try
 again), 78 something must be installed.";
@@ -62,7 +78,8 @@ pub(super) struct GlobalArgs {
     )]
     database_url: Option<Secret>,
 
-    /// The configuration file, which must exist [default: config/uptally.toml, if it exists]
+    /// The configuration file, which must exist [default: config/uptally.toml, else
+    /// /etc/uptally/uptally.toml, if one exists]
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 

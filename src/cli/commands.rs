@@ -27,6 +27,7 @@ use crate::live;
 use crate::report::{self, ReportRequest, csv};
 use crate::rollup::Limits;
 use crate::serve::{self, Service, ServiceOptions};
+use crate::systemd::ServiceManager;
 use crate::time::{DAY_US, Timestamp};
 use crate::window::WINDOW_REACH_US;
 use crate::{telemetry, verify};
@@ -43,7 +44,9 @@ const REPORTS_KEPT_MAX: usize = 10_000;
 
 pub(super) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let options = service_options(config, config.http.listen, config.http.access()?);
+    let manager = ServiceManager::find(|name| std::env::var_os(name))?;
     let mut signals = Signals::listen()?;
+    manager.status("starting");
     let reached = tokio::select! {
         reached = reach_as_owner(config) => reached?,
         // Whatever was begun of a private Postgres, its guard ends.
@@ -54,6 +57,8 @@ pub(super) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let service = Service::start(database, options, start_metrics()?).await;
     let outcome = match service {
         Ok(mut service) => {
+            manager.ready();
+            let daemon = service.handle().clone();
             let failure = tokio::select! {
                 () = signals.next() => {
                     tracing::info!("ending; a second signal ends at once");
@@ -61,7 +66,9 @@ pub(super) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
                 }
                 error = service.failed() => Some(error),
                 error = guard_lost(cluster.as_mut()) => Some(error),
+                never = manager.watch(&daemon) => match never {},
             };
+            manager.stopping();
             stop_by = Instant::now() + service.stop_max() + POSTGRES_STOP_MAX;
             tokio::select! {
                 () = service.stop() => {}

@@ -1,7 +1,7 @@
 //! Which database a command works on: the one that is given, or the private one.
 
 use crate::cluster::{self, ClusterError, ClusterOptions, PrivateCluster};
-use crate::config::Config;
+use crate::config::{Config, DatabaseUrl};
 use crate::db::{Database, Parameters};
 
 use super::{Exit, Refusal};
@@ -15,7 +15,8 @@ pub(super) struct Reached {
 /// The database of a command that may share the private Postgres of a running `serve`; if none runs, it is
 /// started for as long as the command takes.
 pub(super) async fn reach(config: &Config) -> anyhow::Result<Reached> {
-    if config.database.url.is_none() {
+    let given = config.database.given()?;
+    if given.is_none() {
         let running = cluster::find_running(&state_dir(config)).map_err(refusal)?;
         if let Some(connection) = running {
             tracing::debug!("using the private Postgres of a running process");
@@ -26,12 +27,16 @@ pub(super) async fn reach(config: &Config) -> anyhow::Result<Reached> {
             });
         }
     }
-    reach_as_owner(config).await
+    reach_given(config, given).await
 }
 
 /// The database of `serve`. A URL that is given and fails never falls back to the private Postgres.
 pub(super) async fn reach_as_owner(config: &Config) -> anyhow::Result<Reached> {
-    if let Some(url) = &config.database.url {
+    reach_given(config, config.database.given()?).await
+}
+
+async fn reach_given(config: &Config, given: Option<DatabaseUrl>) -> anyhow::Result<Reached> {
+    if let Some(url) = given {
         let database = database(config, url.connection().clone())?;
         return Ok(Reached {
             database,

@@ -2,7 +2,7 @@
 //! (`tests/config.rs`): the tests of one process share their environment.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
@@ -84,9 +84,24 @@ fn global_options_stand_before_or_after_the_command() {
     }
     assert!(matches!(
         read("verify"),
-        Ok(Invocation::Run { file: ConfigFile::IfPresent(path), .. })
-            if path == Path::new(CONFIG_FILE_DEFAULT)
+        Ok(Invocation::Run { file: ConfigFile::IfPresent(paths), .. })
+            if paths == CONFIG_FILES_DEFAULT.map(PathBuf::from)
     ));
+}
+
+#[test]
+fn manuals_tell_of_all_that_a_user_may_type() {
+    let names = |command: clap::Command| -> Vec<String> {
+        let names = command.get_subcommands().map(|verb| verb.get_name().to_owned());
+        names
+            .chain(command.get_arguments().map(|arg| arg.get_id().to_string()))
+            .collect()
+    };
+    let (mut all, told) = (names(Cli::command()), names(super::command()));
+    all.retain(|name| name != "postgres-guard");
+    assert_eq!(told, all);
+    let help = |command: clap::Command| command.get_about().map(ToString::to_string);
+    assert_eq!(help(super::command()), help(Cli::command()));
 }
 
 #[test]

@@ -170,6 +170,7 @@ mod tests {
         }
         .to_string();
         assert!(!message.contains('\n'), "{message}");
+        assert!(message.contains("set DATABASE_URL"), "{message}");
         assert!(message.contains("apt-get install postgresql"), "{message}");
         assert!(message.contains("brew install postgresql@17"), "{message}");
     }

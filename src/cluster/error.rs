@@ -13,8 +13,8 @@ const EXIT_TEMPORARY: u8 = 75;
 pub enum ClusterError {
     /// No usable binaries; holds where they were looked for.
     #[error(
-        "no PostgreSQL {min} or newer in {looked_in}: install it with `apt-get install postgresql` (Debian, Ubuntu) \
-         or `brew install postgresql@17` (macOS), or give a database URL",
+        "no PostgreSQL {min} or newer in {looked_in} to run a private database with: set DATABASE_URL for one that is \
+         there, or install it with `apt-get install postgresql` (Debian, Ubuntu) or `brew install postgresql@17` (macOS)",
         min = super::binaries::MAJOR_MIN
     )]
     NoBinaries {

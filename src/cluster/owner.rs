@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::lock::{OwnerLock, lock_within};
 use super::plan::{Message, NAME, Plan};
 use super::postmaster;
+use crate::systemd;
 
 /// How long the Postgres of a dead owner gets to end.
 const PREVIOUS_PATIENCE: Duration = Duration::from_secs(30);
@@ -213,12 +214,10 @@ async fn wait_for_previous(layout: &Layout) -> Result<Option<Duration>, ClusterE
 
 fn plan(layout: &Layout, options: &ClusterOptions) -> Result<(Plan, u32), ClusterError> {
     let data_dir = layout.data_dir();
+    let binaries = Binaries::find(&data_dir, data_major(&data_dir)?)?;
     let account = Account::choose(&data_dir)?;
     if let Some(account) = &account {
         account.check_reach(layout.root())?;
-    }
-    let binaries = Binaries::find(&data_dir, data_major(&data_dir)?)?;
-    if let Some(account) = &account {
         account.check_reach(&binaries.dir)?;
     }
     layout.bound_log()?;
@@ -241,7 +240,12 @@ async fn spawn_guard(program: Option<PathBuf>, plan: &Plan) -> Result<(Guard, Me
         None => std::env::current_exe().map_err(ClusterError::file("run", Path::new("ourselves"))),
     }?;
     let failed = |source| ClusterError::file("run the guard", &program)(source);
-    let mut process = Command::new(&program)
+    let mut command = Command::new(&program);
+    for name in systemd::VARIABLES {
+        // Neither the guard nor Postgres, which would use it, is the service.
+        command.env_remove(name);
+    }
+    let mut process = command
         .arg("postgres-guard")
         .arg(plan.layout.root())
         .process_group(0)

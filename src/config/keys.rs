@@ -7,6 +7,7 @@ use KeyKind::{Integer, Optional, Text};
 /// The keys, in the order in which they are shown.
 pub(super) const KEYS: &[Key] = &[
     Key::new("database.url", Optional).secret(),
+    Key::new("database.url_file", Optional),
     Key::new("database.connect_timeout_ms", integer(5_000, 100, 600_000)),
     Key::new("database.statement_timeout_ms", integer(30_000, 100, 86_400_000)),
     Key::new("state.dir", Optional),

@@ -16,11 +16,19 @@ use super::secret::Secret;
 /// How the environment names a key: `http.listen` is `UPTALLY__HTTP__LISTEN`.
 const ENV_PREFIX: &str = "UPTALLY__";
 
+/// How systemd names the directory of the secrets that it hands over, and how those for us are called: the file
+/// `uptally.database.url` in it is what `database.url_file` names, and so for every key that ends in `_file`.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+const CREDENTIAL_PREFIX: &str = "uptally.";
+
+/// Two keys that say the same. A layer with one of them sets aside what the layers before it say by the other.
+const EITHER: [&str; 2] = ["database.url", "database.url_file"];
+
 /// The file of the configuration.
 #[derive(Debug, Clone)]
 pub enum ConfigFile {
-    /// Read if it is there.
-    IfPresent(PathBuf),
+    /// The first of these that is there is read, if any is.
+    IfPresent(Vec<PathBuf>),
     /// Named by the user: must be there.
     Required(PathBuf),
 }
@@ -36,23 +44,29 @@ pub struct FlagValue {
     pub text: Secret,
 }
 
+/// A key that a layer sets.
+type Entry = (&'static Key, Value);
+
 /// The merged values. Not `Debug`: secrets are in it.
 pub(super) struct Layers(Value);
 
 impl Layers {
-    /// Defaults, then `file`, then the variables of `env` that begin with [`ENV_PREFIX`], then
-    /// `flags`: the later one wins.
+    /// Defaults, then `file`, then the credentials that `env` leads to, then its variables that begin
+    /// with [`ENV_PREFIX`], then `flags`: the later one wins.
     pub(super) fn merge(
         file: &ConfigFile,
         env: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Vec<FlagValue>,
     ) -> Result<Self, ConfigError> {
+        let env: Vec<_> = env.into_iter().collect();
         let mut all = defaults();
-        all.extend(read_file(file)?);
-        all.extend(read_env(env)?);
-        for flag in flags {
-            let key = Key::find(flag.key).ok_or_else(|| ConfigError::not_a_key(flag.key))?;
-            all.push((key, typed(key, &flag.origin, flag.text.expose())));
+        for layer in [
+            read_file(file)?,
+            read_credentials(&env),
+            read_env(env)?,
+            read_flags(&flags)?,
+        ] {
+            lay_over(&mut all, layer)?;
         }
         let mut builder = config::Config::builder();
         for (key, value) in all {
@@ -73,6 +87,23 @@ impl Layers {
             _ => None,
         }
         .ok_or_else(|| refused(key, value, &format!("expected a whole number from {min} to {max}")))
+    }
+
+    /// Refuses a number that is not below that of the key `bound`; `why` says what would come of it.
+    pub(super) fn check_below(&self, key: &str, bound: &str, why: &str) -> Result<(), ConfigError> {
+        let (number, max): (i64, i64) = (self.integer(key)?, self.integer(bound)?);
+        let origin = |key| self.get(key).and_then(Value::origin).unwrap_or_default().to_owned();
+        if number < max {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: key.to_owned(),
+            problem: format!(
+                "expected less than {bound}, which is {max} (from {}), found {number}: {why}",
+                origin(bound)
+            ),
+            origin: origin(key),
+        })
     }
 
     /// What `read` makes of the text of `key`. The error of `read` begins with "expected".
@@ -119,7 +150,7 @@ fn table(value: &Value) -> Option<&config::Map<String, Value>> {
     }
 }
 
-fn defaults() -> Vec<(&'static Key, Value)> {
+fn defaults() -> Vec<Entry> {
     let origin = "default".to_owned();
     let value = |key: &'static Key| {
         let kind: ValueKind = match key.kind {
@@ -132,12 +163,33 @@ fn defaults() -> Vec<(&'static Key, Value)> {
     KEYS.iter().filter_map(value).collect()
 }
 
-fn read_file(file: &ConfigFile) -> Result<Vec<(&'static Key, Value)>, ConfigError> {
-    let path = match file {
-        ConfigFile::IfPresent(path) if matches!(path.try_exists(), Ok(false)) => {
-            return Ok(Vec::new());
+/// Puts a layer over those before it.
+fn lay_over(all: &mut Vec<Entry>, layer: Vec<Entry>) -> Result<(), ConfigError> {
+    let mut ways = layer.iter().filter(|(key, _)| EITHER.contains(&key.name));
+    if let Some((one, _)) = ways.next() {
+        if let Some((other, value)) = ways.find(|(other, _)| other.name != one.name) {
+            return Err(ConfigError::Value {
+                key: other.name.to_owned(),
+                problem: format!("expected one of {} and {}, found both", EITHER[0], EITHER[1]),
+                origin: value.origin().unwrap_or_default().to_owned(),
+            });
         }
-        ConfigFile::IfPresent(path) | ConfigFile::Required(path) => path,
+        all.retain(|(key, _)| !EITHER.contains(&key.name));
+    }
+    all.extend(layer);
+    Ok(())
+}
+
+fn read_file(file: &ConfigFile) -> Result<Vec<Entry>, ConfigError> {
+    let path = match file {
+        ConfigFile::Required(path) => path,
+        ConfigFile::IfPresent(paths) => {
+            let is_there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
+            let Some(path) = paths.iter().find(is_there) else {
+                return Ok(Vec::new());
+            };
+            path
+        }
     };
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.clone(),
@@ -178,7 +230,29 @@ fn parse_toml(path: &Path, text: &str) -> Result<impl Iterator<Item = (String, V
     Ok(sections.into_iter())
 }
 
-fn read_env(env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Vec<(&'static Key, Value)>, ConfigError> {
+/// The secrets that systemd hands over, each as the file that its key names.
+fn read_credentials(env: &[(OsString, OsString)]) -> Vec<Entry> {
+    let Some((_, dir)) = env.iter().find(|(variable, _)| variable == CREDENTIALS_VARIABLE) else {
+        return Vec::new();
+    };
+    let credential = |key: &'static Key| {
+        let name = format!("{CREDENTIAL_PREFIX}{}", key.name.strip_suffix("_file")?);
+        let path = Path::new(dir).join(&name);
+        let text = path.to_str().filter(|_| path.exists())?;
+        Some((key, Value::new(Some(&format!("credential {name}")), text)))
+    };
+    KEYS.iter().filter_map(credential).collect()
+}
+
+fn read_flags(flags: &[FlagValue]) -> Result<Vec<Entry>, ConfigError> {
+    let read = |flag: &FlagValue| {
+        let key = Key::find(flag.key).ok_or_else(|| ConfigError::not_a_key(flag.key))?;
+        Ok((key, typed(key, &flag.origin, flag.text.expose())))
+    };
+    flags.iter().map(read).collect()
+}
+
+fn read_env(env: Vec<(OsString, OsString)>) -> Result<Vec<Entry>, ConfigError> {
     let mut found = Vec::new();
     for (variable, text) in env {
         let Some(variable) = variable.to_str() else {

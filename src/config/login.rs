@@ -1,14 +1,34 @@
-//! Who may ask over HTTP: tokens from the configuration and from files.
+//! Secrets in files: who may ask over HTTP, and how to log in to the database.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::{ConfigError, HttpConfig};
+use super::{ConfigError, DatabaseConfig, DatabaseUrl, HttpConfig};
+use crate::db::ParametersError;
 use crate::http::{Access, ParseTokenError, Token};
 
-/// Bytes of a file of tokens that are read at most.
+/// Bytes of a file with secrets that are read at most.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+
+impl DatabaseConfig {
+    /// The database that is to be used; none: the private Postgres. Reads the file, if it is a file that says so,
+    /// which only commands that use a database need.
+    pub fn given(&self) -> Result<Option<DatabaseUrl>, ConfigError> {
+        let Some(path) = &self.url_file else {
+            return Ok(self.url.clone());
+        };
+        let key = "database.url_file";
+        let text = text_of(key, path)?;
+        let url = text.trim().parse::<DatabaseUrl>();
+        url.map(Some).map_err(|error: ParametersError| ConfigError::NoSecret {
+            key,
+            path: path.clone(),
+            line: 1,
+            problem: error.to_string(),
+        })
+    }
+}
 
 impl HttpConfig {
     /// The rule by which requests are let in. Reads the files of tokens, which only the command that listens needs.
@@ -59,15 +79,8 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, &'static str> {
 /// One token a line; empty lines and those that begin with # are skipped. A file without any is an error, because it
 /// would silently be no login.
 fn tokens_of(key: &'static str, path: &Path) -> Result<Vec<Token>, ConfigError> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|source| ConfigError::TokensFile {
-            key,
-            path: path.to_owned(),
-            source,
-        })?;
-    let refused = |line: usize, problem: String| ConfigError::Tokens {
+    let text = text_of(key, path)?;
+    let refused = |line: usize, problem: String| ConfigError::NoSecret {
         key,
         path: path.to_owned(),
         line,
@@ -87,4 +100,17 @@ fn tokens_of(key: &'static str, path: &Path) -> Result<Vec<Token>, ConfigError> 
         return Err(refused(1, "expected a token, found none".to_owned()));
     }
     Ok(found)
+}
+
+fn text_of(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(source) => Err(ConfigError::SecretFile {
+            key,
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }

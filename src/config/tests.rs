@@ -210,11 +210,19 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
 fn the_default_file_may_be_absent_the_named_one_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("none.toml");
-    assert!(Config::load(&ConfigFile::IfPresent(path.clone()), [], Vec::new()).is_ok());
+    let second = dir.path().join("second.toml");
+    let either = ConfigFile::IfPresent(vec![path.clone(), second.clone()]);
+    let load = || Config::load(&either, [], Vec::new()).unwrap().http.connections_max;
+    assert_eq!(load(), 256);
+    fs::write(second, "[http]\nconnections_max = 2").unwrap();
+    assert_eq!(load(), 2);
+    fs::write(&path, "[http]\nconnections_max = 1").unwrap();
+    assert_eq!(load(), 1, "the first that is there, alone");
+    fs::remove_file(&path).unwrap();
     let missing = Config::load(&ConfigFile::Required(path), [], Vec::new());
     assert!(matches!(missing, Err(ConfigError::Read { .. })));
     // A directory is there, but is no file.
-    let present = ConfigFile::IfPresent(dir.path().to_owned());
+    let present = ConfigFile::IfPresent(vec![dir.path().to_owned()]);
     assert!(matches!(
         Config::load(&present, [], Vec::new()),
         Err(ConfigError::Read { .. })
@@ -257,6 +265,109 @@ fn passwords_are_shown_nowhere() {
         let error = toml(&toml_text).load().unwrap_err();
         assert!(!error.contains(PASSWORD), "{error}");
     }
+}
+
+#[test]
+fn the_url_may_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("url").display().to_string();
+    let variable = [("UPTALLY__DATABASE__URL_FILE", path.as_str())];
+    let given = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let given = env(&variable).load().unwrap().database.given();
+        given.map_err(|error| error.to_string().replace(&path, "FILE"))
+    };
+    let url = given("\n postgres://ann:hunter2@db.example/uptime \n")
+        .unwrap()
+        .unwrap();
+    assert_eq!(url.connection().driver().get_password(), Some(&b"hunter2"[..]));
+    for text in ["", "\n", "postgres://ann:hunter2@"] {
+        let error = given(text).unwrap_err();
+        assert!(error.starts_with("database.url_file: expected "), "{error}");
+        assert!(
+            error.ends_with(" (FILE, line 1)") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    // Only who needs it reads it.
+    fs::remove_file(&path).unwrap();
+    let config = env(&variable).load().unwrap();
+    let error = config.database.given().unwrap_err().to_string();
+    assert_eq!(error, format!("database.url_file: cannot read {path}"));
+    assert!(toml("").load().unwrap().database.given().unwrap().is_none());
+}
+
+#[test]
+fn a_url_and_a_file_with_one_set_each_other_aside() {
+    const FILE: &str = "[database]\nurl_file = '/url'";
+    const FLAG: &[(&str, &str, &str)] = &[("database.url", "env DATABASE_URL", "host=a")];
+    let ways = |toml, env, flags| Given { toml, env, flags }.load();
+    let set = |config: Config| (config.database.url.is_some(), config.database.url_file.is_some());
+    assert_eq!(set(ways(FILE, &[], &[]).unwrap()), (false, true));
+    let config = ways(FILE, &[], FLAG).unwrap();
+    assert_eq!(
+        shown_line(&config, "url_file"),
+        "# database.url_file is not set   # from default"
+    );
+    assert_eq!(set(config), (true, false));
+    let env = [("UPTALLY__DATABASE__URL_FILE", "/other")];
+    assert_eq!(
+        set(ways("[database]\nurl = 'host=b'", &env, &[]).unwrap()),
+        (false, true)
+    );
+    assert_eq!(set(ways(FILE, &env, &[]).unwrap()), (false, true));
+    let both = ways("[database]\nurl = 'host=b'\nurl_file = '/url'", &[], &[]);
+    let error = both.unwrap_err();
+    assert!(
+        error.contains("expected one of database.url and database.url_file, found both (from FILE)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn credentials_of_the_service_are_the_files_of_their_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "uptally.database.url",
+        "uptally.http.read_tokens",
+        "uptally.log",
+        "other",
+    ] {
+        fs::write(dir.path().join(name), "host=a").unwrap();
+    }
+    let path = |name: &str| dir.path().join(name);
+    let directory = path("").display().to_string();
+    let handed = ("CREDENTIALS_DIRECTORY", directory.as_str());
+    let toml = "[database]\nurl = 'host=b'\n[http]\nread_tokens_file = '/tokens'";
+    let given = Given {
+        toml,
+        env: &[handed],
+        flags: &[],
+    };
+    let config = given.load().unwrap();
+    assert_eq!(config.database.url_file, Some(path("uptally.database.url")));
+    assert_eq!(config.http.read_tokens_file, Some(path("uptally.http.read_tokens")));
+    assert_eq!(config.http.trigger_tokens_file, None);
+    assert!(shown_line(&config, "database.url_file").ends_with("# from credential uptally.database.url"));
+    assert!(config.database.given().unwrap().is_some());
+    // What whoever starts the program says of it goes before.
+    let config = env(&[handed, ("UPTALLY__HTTP__READ_TOKENS_FILE", "/mine")])
+        .load()
+        .unwrap();
+    assert_eq!(config.http.read_tokens_file.as_deref(), Some(Path::new("/mine")));
+}
+
+#[test]
+fn an_idle_daemon_cannot_be_told_to_call_itself_lagging() {
+    let error = toml("[rollup]\nlag_ready_ms_max = 1000").load().unwrap_err();
+    assert_eq!(
+        error,
+        "feed.poll_interval_ms: expected less than rollup.lag_ready_ms_max, which is 1000 (from FILE), found 1000: \
+         a daemon with nothing to do would call itself lagging (from default)"
+    );
+    let both = toml("[feed]\npoll_interval_ms = 60000\n[rollup]\nlag_ready_ms_max = 60001");
+    assert!(both.load().is_ok());
+    assert!(env(&[("UPTALLY__FEED__POLL_INTERVAL_MS", "5000")]).load().is_err());
 }
 
 #[test]
@@ -349,7 +460,7 @@ fn a_text_is_shown_on_one_line_that_reads_back() {
 
 #[test]
 fn the_committed_file_shows_every_key_and_changes_nothing() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG_FILE_DEFAULT);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG_FILES_DEFAULT[0]);
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(flat(&text.parse().unwrap()), []);
 
@@ -374,6 +485,9 @@ fn the_committed_file_shows_every_key_and_changes_nothing() {
             if key.masked {
                 // A secret that everybody can read here must not be taken for one.
                 assert!(toml(&format!("[{section}]\n{set}")).load().is_err(), "{name}");
+            } else if name == "database.url_file" {
+                // Instead of the URL, not beside it.
+                toml(&format!("[{section}]\n{set}")).load().unwrap();
             } else {
                 loadable.push_str(&set);
             }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::flusher::Flusher;
 use super::lead::lead;
-use super::{DaemonError, FeedState, Point, Request, Settings, Status, asked, figures};
+use super::{DaemonError, FeedState, Point, Pulse, Request, Settings, Status, asked, figures};
 use crate::audit::{Difference, OPENING_TIME, Sample};
 use crate::clock::Clock;
 use crate::db::wiring::Wiring;
@@ -54,6 +54,7 @@ pub(super) struct Following<'a> {
     clock: &'a Clock,
     settings: Settings,
     status: &'a watch::Sender<Status>,
+    pulse: &'a Pulse,
     rollup: Rollup,
     /// The point that the rollup is at.
     cursor: Cursor,
@@ -102,6 +103,7 @@ impl<'a> Following<'a> {
         clock: &'a Clock,
         settings: Settings,
         status: &'a watch::Sender<Status>,
+        pulse: &'a Pulse,
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
         // Whoever stands by changes nothing, not even the schema.
@@ -152,6 +154,7 @@ impl<'a> Following<'a> {
             clock,
             settings,
             status,
+            pulse,
             rollup,
             cursor,
             reader,
@@ -246,7 +249,7 @@ impl<'a> Following<'a> {
         if !expected {
             let asking = feed::current(&self.reader.client);
             let point = || point_of(&mut self.rollup, &self.cursor);
-            if attend(asking, &mut self.asked, requests, began, point, None).await? == self.cursor {
+            if attend(asking, &mut self.asked, requests, began, point, self.pulse, None).await? == self.cursor {
                 self.streaming = false;
                 self.is_current(began);
                 return Ok(false);
@@ -256,12 +259,25 @@ impl<'a> Following<'a> {
         let looking = Reading::look(&mut self.reader, &self.cursor, &index);
         let point = || point_of(&mut self.rollup, &self.cursor);
         // It may take long, and so may a table that somebody has locked.
-        let work = Some((&self.doorbell, self.reader_pid));
-        let (reading, mut delta) = attend(looking, &mut self.asked, requests, began, point, work).await?;
+        let server = Server {
+            doorbell: &self.doorbell,
+            reader_pid: self.reader_pid,
+            pulse: self.pulse,
+        };
+        let attended = attend(
+            looking,
+            &mut self.asked,
+            requests,
+            began,
+            point,
+            self.pulse,
+            Some(&server),
+        );
+        let (reading, mut delta) = attended.await?;
         failpoint::hit("read.looked")?;
         let mut touched = Vec::new();
         if checks || delta.wants_rebuild() {
-            let wiring = sound(&reading).await?;
+            let wiring = server.working(sound(&reading)).await?;
             touched = wiring.touched_since(self.wiring.marks());
             if !touched.is_empty() {
                 tracing::warn!(
@@ -293,6 +309,7 @@ impl<'a> Following<'a> {
         let large = rows > SMALL_BATCH_ROWS || delta.has_invalidations();
         let before = large.then(|| point_of(&mut self.rollup, &self.cursor));
         let pause = || {
+            self.pulse.beat();
             if let Some(before) = &before
                 && began.elapsed() > READ_PATIENCE
             {
@@ -306,17 +323,17 @@ impl<'a> Following<'a> {
             figures::rebuild_begins(reason);
             // A clock that was put back moves nothing back.
             let now = self.rollup.future_limit().plus(-FUTURE_MAX_US);
-            self.rollup = reading
-                .rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause)
-                .await?;
+            let rebuild = reading.rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause);
+            self.rollup = server.working(rebuild).await?;
             self.flusher.replace(self.wiring.marks());
         } else {
-            reading.apply(delta, due, &mut self.rollup, pause).await?;
+            let apply = reading.apply(delta, due, &mut self.rollup, pause);
+            server.working(apply).await?;
         }
         failpoint::hit("read.applied")?;
         let audit_began = Instant::now();
         let sample = if audits {
-            Sample::take(&reading, &self.rollup).await?
+            server.working(Sample::take(&reading, &self.rollup)).await?
         } else {
             None
         };
@@ -409,7 +426,7 @@ impl<'a> Following<'a> {
             self.gauges_due = Instant::now() + GAUGES_EVERY;
             self.gauges();
         }
-        let rested = tokio::time::sleep(length);
+        let rested = self.pulse.during(tokio::time::sleep(length));
         tokio::pin!(rested);
         loop {
             tokio::select! {
@@ -503,16 +520,53 @@ fn point_of(rollup: &mut Rollup, cursor: &Cursor) -> Point {
     }
 }
 
+/// The process at the server that reads for us, and who can tell whether it is at work.
+struct Server<'a> {
+    doorbell: &'a Doorbell,
+    reader_pid: i32,
+    pulse: &'a Pulse,
+}
+
+impl Server<'_> {
+    async fn is_at_work(&self) -> Result<bool, DbError> {
+        self.doorbell.is_at_work(self.reader_pid).await
+    }
+
+    /// Waits for work that may take any time. The pulse beats as long as the server is at it.
+    async fn working<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, DaemonError>
+    where
+        DaemonError: From<E>,
+    {
+        let mut every = tokio::time::interval_at((Instant::now() + ANSWER_DEADLINE).into(), ANSWER_DEADLINE);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => {
+                    self.pulse.beat();
+                    return Ok(done?);
+                }
+                _ = every.tick() => {
+                    if self.is_at_work().await? {
+                        self.pulse.beat();
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Waits for an answer of the database; meanwhile, after a moment, whoever asks for a point gets the one before it.
-/// Gives up if the answer is late and the server is not even at work on it. `work`: who can tell, and the process that
-/// is to answer; None for a question that is never long.
+/// Gives up if the answer is late and the server is not even at work on it. `server`: None for a question that is never
+/// long.
 async fn attend<T>(
     answer_of_database: impl Future<Output = Result<T, DbError>>,
     asked: &mut Option<Request>,
     requests: &mut mpsc::Receiver<Request>,
     began: Instant,
     mut point: impl FnMut() -> Point,
-    work: Option<(&Doorbell, i32)>,
+    pulse: &Pulse,
+    server: Option<&Server<'_>>,
 ) -> Result<T, DaemonError> {
     let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
     let deadline = tokio::time::sleep_until((began + ANSWER_DEADLINE).into());
@@ -520,7 +574,10 @@ async fn attend<T>(
     loop {
         tokio::select! {
             biased;
-            answered = &mut answer_of_database => return Ok(answered?),
+            answered = &mut answer_of_database => {
+                pulse.beat();
+                return Ok(answered?);
+            }
             () = &mut patience, if !patience.is_elapsed() => {
                 if let Some(request) = asked.take() {
                     answer(request, &mut point);
@@ -528,14 +585,15 @@ async fn attend<T>(
             }
             Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, &mut point),
             () = &mut deadline => {
-                let is_at_work = match work {
-                    Some((doorbell, reader_pid)) => doorbell.is_at_work(reader_pid).await?,
+                let is_at_work = match server {
+                    Some(server) => server.is_at_work().await?,
                     None => false,
                 };
                 if !is_at_work {
                     let why = format!("the database has not answered for {ANSWER_DEADLINE:?}");
                     return Err(DbError::Unexpected(why).into());
                 }
+                pulse.beat();
                 deadline.as_mut().reset((Instant::now() + ANSWER_DEADLINE).into());
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{FeedState, Point, Request, Settings};
+use super::{FeedState, Point, Pulse, Request, Settings};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::report::csv;
@@ -70,6 +70,7 @@ pub struct Handle {
     settings: Settings,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
+    pulse: Pulse,
     draining: Arc<AtomicBool>,
 }
 
@@ -80,6 +81,7 @@ impl Handle {
         settings: Settings,
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Status>,
+        pulse: Pulse,
     ) -> Self {
         Handle {
             database,
@@ -87,6 +89,7 @@ impl Handle {
             settings,
             requests,
             status,
+            pulse,
             draining: Arc::default(),
         }
     }
@@ -99,6 +102,11 @@ impl Handle {
     /// How the daemon is right now.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Whether the daemon's task gets on.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Tells of every change of the status from now on.

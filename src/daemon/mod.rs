@@ -13,11 +13,13 @@ mod follow;
 mod handle;
 mod lead;
 mod point;
+mod pulse;
 mod settings;
 
 pub use figures::{FeedState, collect as collect_metrics, describe_metrics};
 pub use handle::{Handle, Status};
 pub use point::{Point, PointError, point};
+pub use pulse::Pulse;
 pub use settings::{Settings, Standby};
 
 use std::time::{Duration, Instant};
@@ -82,6 +84,7 @@ pub struct Daemon {
     settings: Settings,
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<Status>,
+    pulse: Pulse,
 }
 
 impl Daemon {
@@ -89,13 +92,22 @@ impl Daemon {
     pub fn new(database: Database, clock: Clock, settings: Settings) -> (Daemon, Handle) {
         let (request, requests) = mpsc::channel(REQUESTS_MAX);
         let (status, watched) = watch::channel(Status::starting());
-        let handle = Handle::new(database.clone(), clock.clone(), settings, request, watched);
+        let pulse = Pulse::new();
+        let handle = Handle::new(
+            database.clone(),
+            clock.clone(),
+            settings,
+            request,
+            watched,
+            pulse.clone(),
+        );
         let daemon = Daemon {
             database,
             clock,
             settings,
             requests,
             status,
+            pulse,
         };
         (daemon, handle)
     }
@@ -133,7 +145,7 @@ impl Daemon {
             self.status
                 .send_modify(|status| status.stopped(state, &error.to_string()));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = self.pulse.during(tokio::time::sleep(pause)) => {}
                 () = asked(&mut shutdown) => return Ok(()),
             }
             // A pause that was cut short is not made up for later.
@@ -147,8 +159,9 @@ impl Daemon {
         shutdown: &mut watch::Receiver<bool>,
         backoff: &mut Duration,
     ) -> Result<(), DaemonError> {
+        let start = Following::start(&self.database, &self.clock, self.settings, &self.status, &self.pulse);
         let mut following = tokio::select! {
-            following = Following::start(&self.database, &self.clock, self.settings, &self.status) => following?,
+            following = self.pulse.during(start) => following?,
             () = asked(shutdown) => return Ok(()),
         };
         let began = Instant::now();
