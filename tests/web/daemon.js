@@ -21,6 +21,9 @@ export async function startDaemon({ stores, seed = 7, settings = {} }) {
         env: { ...process.env, UPTALLY__HTTP__LISTEN: "127.0.0.1:0", UPTALLY__LOG__FILTER: "warn", ...settings },
         stdio: ["ignore", "pipe", "pipe"],
     });
+    // Whoever ends the tests early does not leave a daemon behind.
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+    process.once("exit", () => child.kill("SIGINT"));
     const log = [];
     let origin = null;
     const ready = new Promise((resolve, reject) => {

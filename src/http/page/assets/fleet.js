@@ -69,6 +69,7 @@ function setText(selector, text) {
 
 /** The state in the row of a store, if the row is there. */
 function showState(id, state) {
+    if (!state) return;
     for (const row of document.querySelectorAll(`tr[data-store="${CSS.escape(id)}"]`)) {
         const badge = row.querySelector(".state");
         if (badge.dataset.state === state) continue;
@@ -116,6 +117,6 @@ function showChanges() {
         link.href = `/stores/${encodeURIComponent(change.store_id)}`;
         link.className = "id";
         link.textContent = change.store_id;
-        row.replaceChildren(time, link, stateBadge(change.to));
+        row.replaceChildren(time, link, change.to ? stateBadge(change.to) : "gone");
     });
 }
