@@ -29,7 +29,16 @@ const LAYERS: [&[&str]; 8] = [
     &["audit", "clock", "db", "failpoint", "feed", "ledger"],
     &["daemon", "import", "live", "report"],
     &["http"],
-    &["cluster", "demo", "fleet", "serve", "systemd", "verify", "config", "telemetry"],
+    &[
+        "cluster",
+        "demo",
+        "fleet",
+        "serve",
+        "systemd",
+        "verify",
+        "config",
+        "telemetry",
+    ],
     &["cli"],
 ];
 

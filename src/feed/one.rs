@@ -5,10 +5,11 @@ use futures_util::future::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::raw::StoreSchedules;
 use super::{Reading, observation};
 use crate::db::DbError;
 use crate::rollup::{Limits, Observation, Rollup};
-use crate::schedule::{DEFAULT_ZONE, Schedule};
+use crate::schedule::Schedule;
 use crate::time::{Span, Timestamp};
 
 /// A stretch, and the latest observation before it.
@@ -29,7 +30,7 @@ const NEWEST: &str = "
 pub struct StoreRows {
     /// Its id.
     pub store_id: String,
-    /// Its zone and hours.
+    /// Its zone, hours and closures.
     pub schedule: Schedule,
     /// The observations of a stretch, and the last one before it, in order of time.
     pub observations: Vec<Observation>,
@@ -59,11 +60,9 @@ impl Reading<'_> {
     /// A store's schedule. None if no table knows the store.
     pub async fn schedule_of(&self, store_id: &str) -> Result<Option<Schedule>, DbError> {
         let ids = [store_id.to_owned()];
-        let (unknown, mut schedules) = try_join(self.unknown_stores(ids.iter()), self.schedules(Some(&ids))).await?;
-        let default = || Schedule::new(DEFAULT_ZONE, std::iter::empty().collect());
-        Ok(unknown
-            .is_empty()
-            .then(|| schedules.remove(store_id).unwrap_or_else(default)))
+        let (unknown, schedules) = try_join(self.unknown_stores(ids.iter()), self.schedules(Some(&ids))).await?;
+        let StoreSchedules { mut known, default } = schedules;
+        Ok(unknown.is_empty().then(|| known.remove(store_id).unwrap_or(default)))
     }
 
     /// A store's observations in a stretch, and the last one before it, in order of time.

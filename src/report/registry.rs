@@ -282,7 +282,9 @@ impl Registry {
 
     /// What is wrong with a report's file, if something is. It is left to whoever fetches it.
     pub async fn fault(&self, file: &ReportFile) -> Result<Option<&'static str>, FetchError> {
-        let length = self.inner.archive.length(file.report_id).await?;
+        let report_id = file.report_id;
+        let length = self.inner.archive.length(report_id).await;
+        let length = length.map_err(|error| FetchError::Archive { report_id, error })?;
         Ok(fault(length, file))
     }
 
@@ -368,7 +370,11 @@ impl Inner {
     }
 
     async fn open(&self, report_id: Uuid, part: Option<Range<u64>>) -> Result<Option<StoredReport>, FetchError> {
-        let opened = self.archive.get(report_id, part).instrument(report_span(report_id)).await;
+        let opened = self
+            .archive
+            .get(report_id, part)
+            .instrument(report_span(report_id))
+            .await;
         figures::archived("get", &opened);
         opened.map_err(|error| FetchError::Archive { report_id, error })
     }

@@ -111,13 +111,13 @@ pub fn six_decimals(part: i64, whole: i64) -> Option<f64> {
 
 /// Whether a store is open at an instant.
 pub fn is_open(store: &RawStore, at: Timestamp) -> bool {
-    !openings(store.zone, &store.hours, Span::new(at, at.plus(1))).is_empty()
+    !openings(store.zone, &store.hours, &store.closures, Span::new(at, at.plus(1))).is_empty()
 }
 
 /// The first instant after `at`, within 35 days, at which it opens or closes.
 pub fn next_change(store: &RawStore, at: Timestamp) -> Option<Timestamp> {
     let reach = Span::new(at, at.plus(35 * DAY_US));
-    let open = openings(store.zone, &store.hours, reach);
+    let open = openings(store.zone, &store.hours, &store.closures, reach);
     let mut edges = open.iter().flat_map(|span| [span.start, span.end]);
     edges.find(|edge| *edge > reach.start && *edge < reach.end)
 }
