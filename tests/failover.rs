@@ -6,11 +6,14 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use support::check::{reports_are_right, verify_is_clean};
 use support::daemon::Following;
 use support::fixture::{NOW, fill};
-use support::replica::{base_backup, dump_and_restore, fail_over};
-use support::{TestDatabase, within};
+use support::replica::{base_backup, dump_and_restore, either_url, fail_over};
+use support::serve::Serve;
+use support::{TestDatabase, postmaster, state_dir, within};
+use tokio_postgres::Client;
 use uptally::clock::Clock;
 use uptally::daemon::Settings;
 use uptally::report::Source;
@@ -32,6 +35,64 @@ async fn a_promoted_server_is_followed_and_rows_that_it_lost_are_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_synchronous_failover_loses_nothing() {
     fail_over(support::seed(), true).await;
+}
+
+/// Reports of which the row, the end, or both did not come over: all end, though nobody asks for another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_a_failover_interrupts_end() {
+    let first = TestDatabase::start_alone(&[]).await;
+    fill(&first.connect().await, 3).await;
+    let mut second = base_backup(&first, true).await;
+    let (state, url) = (state_dir(), either_url(&first, &second));
+    // One after the other, each with a pause between its row and its file.
+    let slow = [("UPTALLY_FAILPOINTS", "report.rendered=sleep:1000")];
+    let mut serve = Serve::spawn_with(state.path(), Some(&url), &slow);
+    serve.wait_until_ready();
+    let trigger = |serve: &mut Serve, as_of: &str| {
+        let (status, body) = serve.request("POST", &format!("/trigger_report?as_of={as_of}"));
+        assert_eq!(status, 202, "{body}");
+        body.split('"').nth(3).unwrap().to_owned()
+    };
+    let states = async |client: &Client| -> Vec<(String, String)> {
+        let rows = client.query("SELECT report_id::text, state FROM public.reports", &[]).await;
+        rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let is = |states: &[(String, String)], id: &String, state: &str| states.contains(&(id.clone(), state.to_owned()));
+    let ended = trigger(&mut serve, "2023-11-08T12:00:00Z");
+    let waiting = trigger(&mut serve, "2023-11-07T12:00:00Z");
+    let (client, replica) = (first.connect().await, second.connect().await);
+    within(PATIENCE, "their rows have come over", async || {
+        let found = states(&replica).await;
+        is(&found, &ended, "running") && is(&found, &waiting, "running")
+    })
+    .await;
+    second.down();
+    let lost = trigger(&mut serve, "2023-11-06T12:00:00Z");
+    within(PATIENCE, "the first has ended", async || {
+        is(&states(&client).await, &ended, "complete")
+    })
+    .await;
+    kill_process(postmaster(first.server_dir()), Signal::KILL).unwrap();
+    drop(first);
+    second.up();
+    let client = second.connect().await;
+    assert!(is(&states(&client).await, &ended, "running"), "its end came over");
+    client.batch_execute("SELECT pg_promote()").await.unwrap();
+    serve.wait_until_ready();
+    let both = [(ended.clone(), "complete".to_owned()), (waiting.clone(), "complete".to_owned())];
+    within(PATIENCE, "both rows say how they ended", async || {
+        let mut found = states(&client).await;
+        found.sort_by_key(|(id, _)| *id != ended);
+        found == both
+    })
+    .await;
+    let status = |serve: &mut Serve, id: &str| serve.request("GET", &format!("/get_report?report_id={id}")).0;
+    within(PATIENCE, "the lost one is complete", async || status(&mut serve, &lost) == 200).await;
+    serve.kill();
+    let mut serve = Serve::spawn(state.path(), Some(&url));
+    serve.wait_until_ready();
+    let found = [&ended, &waiting, &lost].map(|id| status(&mut serve, id));
+    assert_eq!(found, [200, 200, 404], "who knows it only from the lost rows does not know it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

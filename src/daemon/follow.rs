@@ -1,17 +1,19 @@
 //! One session of following: from load or rebuild to shutdown or the loss of the database.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::attend::{Halt, Outside, READ_PATIENCE, answer, attend};
 use super::flusher::Flusher;
 use super::lead::lead;
-use super::{DaemonError, Point, Request, Settings, Status, asked};
+use super::{DaemonError, Point, Settings, Status, asked};
 use crate::audit::{Difference, OPENING_TIME, Sample};
 use crate::clock::Clock;
 use crate::db::wiring::Wiring;
-use crate::db::{Database, DbError, Session};
+use crate::db::{Backend, Database, DbError, Session};
 use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
@@ -20,10 +22,6 @@ use crate::rollup::{FUTURE_MAX_US, Rollup};
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
-
-/// A request waits so long for a read that is under way: the read may have begun before what whoever asks has just
-/// written, and the next one sees it. Later it gets the point before the read.
-const READ_PATIENCE: Duration = Duration::from_millis(100);
 
 /// While rows stream in, looking for them takes at most this part of the time, so that writers on the same machine
 /// keep the rest: a look that took 1 ms is followed by a pause of 10.
@@ -35,9 +33,6 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// not cost the others their freshness, and growing, because it may be long.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(50);
-
-/// The server must have begun to answer after this; else its process is frozen, and another session is taken.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often figures of the rollup are updated.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
@@ -59,7 +54,7 @@ pub(super) struct Following<'a> {
     cursor: Cursor,
     reader: Session,
     /// The reader's process at the server.
-    reader_pid: i32,
+    reader_backend: Backend,
     doorbell: Doorbell,
     flusher: Flusher,
     /// What the feed hangs on, as of a point at or before the cursor.
@@ -71,8 +66,6 @@ pub(super) struct Following<'a> {
     /// What drifted, and is to be recomputed with the next read.
     heal: Heal,
     gauges_due: Instant,
-    /// Who had the present read, and is to be answered with it.
-    asked: Option<Request>,
     /// The last look found rows, so the next one probably will.
     streaming: bool,
 }
@@ -88,20 +81,20 @@ struct Heal {
 enum Woken {
     Rested,
     Rung,
-    Shutdown,
 }
 
 impl<'a> Following<'a> {
-    /// Takes the lead, raises the epoch, and loads or rebuilds.
+    /// Takes the lead, raises the epoch, and loads or rebuilds. `left`: see [`lead`].
     pub async fn start(
         database: &Database,
         clock: &'a Clock,
         settings: Settings,
         status: &'a watch::Sender<Status>,
+        left: &mut Vec<Backend>,
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
         // Whoever stands by changes nothing, not even the schema.
-        let doorbell = lead(database, settings, status).await?;
+        let doorbell = lead(database, settings, status, left).await?;
         failpoint::hit("start.leading")?;
         database.migrate_if_needed().await?;
         let mut reader = database.connect("uptally follower").await?;
@@ -113,10 +106,12 @@ impl<'a> Following<'a> {
             ))
             .await
             .map_err(DbError::from)?;
-        let reader_pid = backend(&reader).await?;
+        let reader_backend = Backend::of(&reader).await?;
+        left.push(reader_backend);
         // Asked before the epoch is raised: what cannot be followed is left alone.
         sound(&Reading::start(&mut reader, Scope::Inputs).await?).await?;
         let ledger = Ledger::open(database).await?;
+        left.push(ledger.backend());
         failpoint::hit("start.epoch_raised")?;
         let reading = Reading::start(&mut reader, Scope::InputsAndRollup).await?;
         let wiring = sound(&reading).await?;
@@ -148,61 +143,61 @@ impl<'a> Following<'a> {
             rollup,
             cursor,
             reader,
-            reader_pid,
+            reader_backend,
             doorbell,
-            flusher: Flusher::new(ledger, replace),
+            flusher: Flusher::new(ledger, settings.answer_deadline, replace),
             wiring,
             wiring_due: Instant::now() + settings.check_interval,
             audit_due: Instant::now() + settings.audit_interval.unwrap_or_default(),
             sample: None,
             heal: Heal::default(),
             gauges_due: Instant::now(),
-            asked: None,
             streaming: false,
         })
     }
 
     /// Follows until shutdown (Ok) or until the database fails.
-    pub async fn run(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<(), DaemonError> {
+    pub async fn run(&mut self, outside: &mut Outside<'_>) -> Result<(), DaemonError> {
+        let Err(halt) = self.follow(outside).await;
+        match halt {
+            Halt::Shutdown => self.flush_last().await,
+            Halt::Failed(error) => Err(error),
+        }
+    }
+
+    async fn follow(&mut self, outside: &mut Outside<'_>) -> Result<Infallible, Halt> {
         let mut awake_until = Instant::now() + self.settings.awake_for;
         let mut refused_pause = REFUSED_PAUSE_MIN;
         loop {
             self.doorbell.wake_up().await?;
             let began = Instant::now();
             let mut rest = self.settings.awake_interval;
-            if self.read(requests, self.streaming, false).await? {
+            if self.read(outside, self.streaming, false).await? {
                 rest = rest.max((began.elapsed() * READ_PAUSE_FACTOR).min(READ_PAUSE_MAX));
                 awake_until = Instant::now() + self.settings.awake_for;
                 refused_pause = REFUSED_PAUSE_MIN;
             }
             let woken = if Instant::now() < awake_until {
-                self.pause(rest, false, requests, shutdown).await?
+                self.pause(rest, false, outside).await?
             } else if self.doorbell.wake() == Wake::Poll {
-                self.pause(self.settings.poll_interval, false, requests, shutdown)
-                    .await?
+                self.pause(self.settings.poll_interval, false, outside).await?
             } else {
                 match self.doorbell.fall_asleep().await? {
                     Sleep::Refused => {
-                        let woken = self.pause(refused_pause, false, requests, shutdown).await?;
+                        let woken = self.pause(refused_pause, false, outside).await?;
                         refused_pause = (refused_pause * 2).min(REFUSED_PAUSE_MAX);
                         woken
                     }
                     // A writer that did not ring had committed before the key was ours: this read sees it.
-                    Sleep::Granted if self.read_before_sleep(requests).await? => Woken::Rung,
+                    Sleep::Granted if self.read_before_sleep(outside).await? => Woken::Rung,
                     Sleep::Granted => {
                         metrics::counter!("uptally_feed_sleeps_total").increment(1);
                         refused_pause = REFUSED_PAUSE_MIN;
-                        self.pause(self.settings.poll_interval, true, requests, shutdown)
-                            .await?
+                        self.pause(self.settings.poll_interval, true, outside).await?
                     }
                 }
             };
             match woken {
-                Woken::Shutdown => return self.flush_last().await,
                 // A bell means rows that the next look finds; those keep us awake, a bell for nothing does not.
                 Woken::Rung | Woken::Rested => {}
             }
@@ -210,9 +205,9 @@ impl<'a> Following<'a> {
     }
 
     /// The look between getting the key and waiting for the bell.
-    async fn read_before_sleep(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<bool, DaemonError> {
+    async fn read_before_sleep(&mut self, outside: &mut Outside<'_>) -> Result<bool, Halt> {
         failpoint::hit("sleep.granted")?;
-        self.read(requests, false, false).await
+        self.read(outside, false, false).await
     }
 
     /// Returns why, when the lead is lost.
@@ -222,12 +217,7 @@ impl<'a> Following<'a> {
 
     /// Brings the rollup to the present. True if there was something new. `expected`: something probably is, so that
     /// asking first whether anything changed would only be one question more. `audits`: takes a sample.
-    async fn read(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        expected: bool,
-        audits: bool,
-    ) -> Result<bool, DaemonError> {
+    async fn read(&mut self, outside: &mut Outside<'_>, expected: bool, audits: bool) -> Result<bool, Halt> {
         let began = Instant::now();
         self.sample = None;
         let due = self.rollup.set_now(self.clock.now());
@@ -237,7 +227,8 @@ impl<'a> Following<'a> {
         if !expected {
             let asking = feed::current(&self.reader.client);
             let point = || point_of(&mut self.rollup, &self.cursor);
-            if attend(asking, &mut self.asked, requests, began, point, None).await? == self.cursor {
+            let deadline = self.settings.answer_deadline;
+            if attend(asking, outside, began, deadline, point, None).await? == self.cursor {
                 self.streaming = false;
                 self.is_current(began);
                 return Ok(false);
@@ -247,8 +238,8 @@ impl<'a> Following<'a> {
         let looking = Reading::look(&mut self.reader, &self.cursor, &index);
         let point = || point_of(&mut self.rollup, &self.cursor);
         // It may take long, and so may a table that somebody has locked.
-        let work = Some((&self.doorbell, self.reader_pid));
-        let (reading, mut delta) = attend(looking, &mut self.asked, requests, began, point, work).await?;
+        let work = Some((&self.doorbell, self.reader_backend));
+        let (reading, mut delta) = attend(looking, outside, began, self.settings.answer_deadline, point, work).await?;
         failpoint::hit("read.looked")?;
         if checks || delta.wants_rebuild() {
             let wiring = sound(&reading).await?;
@@ -278,7 +269,7 @@ impl<'a> Following<'a> {
             if let Some(before) = &before
                 && began.elapsed() > READ_PATIENCE
             {
-                while let Some(request) = self.asked.take().or_else(|| requests.try_recv().ok()) {
+                while let Some(request) = outside.asked.take().or_else(|| outside.requests.try_recv().ok()) {
                     answer(request, || before.clone());
                 }
             }
@@ -361,9 +352,8 @@ impl<'a> Following<'a> {
         &mut self,
         length: Duration,
         asleep: bool,
-        requests: &mut mpsc::Receiver<Request>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<Woken, DaemonError> {
+        outside: &mut Outside<'_>,
+    ) -> Result<Woken, Halt> {
         if self.doorbell.is_closed() {
             return Err(DbError::Unexpected("the listening session ended".to_owned()).into());
         }
@@ -372,7 +362,7 @@ impl<'a> Following<'a> {
             && self.flusher.is_free(&self.rollup)
         {
             self.audit_due = Instant::now() + interval;
-            self.read(requests, true, true).await?;
+            self.read(outside, true, true).await?;
         }
         let sample = self.sample.take();
         self.flusher
@@ -386,13 +376,13 @@ impl<'a> Following<'a> {
         loop {
             tokio::select! {
                 biased;
-                () = asked(shutdown) => return Ok(Woken::Shutdown),
-                Some(request) = requests.recv() => {
+                () = asked(outside.shutdown) => return Err(Halt::Shutdown),
+                Some(request) = outside.requests.recv() => {
                     // What was committed before the question belongs into the answer. Looking does not need us awake:
                     // who writes meanwhile rings, and the bell stays rung.
-                    self.asked = Some(request);
-                    let changed = self.read(requests, true, false).await?;
-                    if let Some(request) = self.asked.take() {
+                    outside.asked = Some(request);
+                    let changed = self.read(outside, true, false).await?;
+                    if let Some(request) = outside.asked.take() {
                         answer(request, || point_of(&mut self.rollup, &self.cursor));
                     }
                     if changed {
@@ -405,7 +395,7 @@ impl<'a> Following<'a> {
                     }
                     return Ok(Woken::Rung);
                 }
-                found = self.flusher.finished() => self.drifted(&found?),
+                found = self.flusher.finished(&self.doorbell) => self.drifted(&found?),
                 () = &mut rested => return Ok(Woken::Rested),
             }
         }
@@ -420,10 +410,10 @@ impl<'a> Following<'a> {
     }
 
     async fn flush_last(&mut self) -> Result<(), DaemonError> {
-        self.flusher.wait().await?;
+        self.flusher.wait(&self.doorbell).await?;
         failpoint::hit("stop.last_flush")?;
         self.flusher.start(&mut self.rollup, &self.cursor, None);
-        self.flusher.wait().await?;
+        self.flusher.wait(&self.doorbell).await?;
         Ok(())
     }
 }
@@ -443,64 +433,9 @@ impl Heal {
     }
 }
 
-/// The process that serves a session.
-async fn backend(session: &Session) -> Result<i32, DbError> {
-    let row = session
-        .client
-        .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
-        .await?;
-    Ok(row.try_get(0)?)
-}
-
 fn point_of(rollup: &mut Rollup, cursor: &Cursor) -> Point {
     Point {
         snapshot: rollup.snapshot(),
         cursor: cursor.clone(),
-    }
-}
-
-/// Waits for an answer of the database; meanwhile, after a moment, whoever asks for a point gets the one before it.
-/// Gives up if the answer is late and the server is not even at work on it. `work`: who can tell, and the process that
-/// is to answer; None for a question that is never long.
-async fn attend<T>(
-    answer_of_database: impl Future<Output = Result<T, DbError>>,
-    asked: &mut Option<Request>,
-    requests: &mut mpsc::Receiver<Request>,
-    began: Instant,
-    mut point: impl FnMut() -> Point,
-    work: Option<(&Doorbell, i32)>,
-) -> Result<T, DaemonError> {
-    let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
-    let deadline = tokio::time::sleep_until((began + ANSWER_DEADLINE).into());
-    tokio::pin!(answer_of_database, patience, deadline);
-    loop {
-        tokio::select! {
-            biased;
-            answered = &mut answer_of_database => return Ok(answered?),
-            () = &mut patience, if !patience.is_elapsed() => {
-                if let Some(request) = asked.take() {
-                    answer(request, &mut point);
-                }
-            }
-            Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, &mut point),
-            () = &mut deadline => {
-                let is_at_work = match work {
-                    Some((doorbell, reader_pid)) => doorbell.is_at_work(reader_pid).await?,
-                    None => false,
-                };
-                if !is_at_work {
-                    let why = format!("the database has not answered for {ANSWER_DEADLINE:?}");
-                    return Err(DbError::Unexpected(why).into());
-                }
-                deadline.as_mut().reset((Instant::now() + ANSWER_DEADLINE).into());
-            }
-        }
-    }
-}
-
-fn answer(request: Request, point: impl FnOnce() -> Point) {
-    // Whoever asked may have gone.
-    if !request.is_closed() {
-        let _ = request.send(point());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::feed::doorbell::Wake;
+use crate::feed::doorbell::{HEARTBEAT, Wake};
 use crate::rollup::Limits;
 
 /// What a daemon does while another one is active on its database.
@@ -40,6 +40,12 @@ pub struct Settings {
     /// How long another daemon may take to go before we refuse: one that was just killed holds its lock until the
     /// server has noticed.
     pub lead_patience: Duration,
+    /// The listening session is asked so often whether it lives, and may take as long to answer; the server ends it when
+    /// it was silent for six times that.
+    pub heartbeat: Duration,
+    /// The server must have begun with what it is asked after this; else its process is frozen, or the line is broken, and
+    /// another session is taken.
+    pub answer_deadline: Duration,
     /// Not ready when memory was not known to be the present for longer than this.
     pub lag_ready_max: Duration,
 }
@@ -58,6 +64,8 @@ impl Default for Settings {
             limits: Limits::default(),
             standby: Standby::Wait,
             lead_patience: Duration::from_secs(30),
+            heartbeat: HEARTBEAT,
+            answer_deadline: Duration::from_secs(10),
             lag_ready_max: Duration::from_secs(5),
         }
     }

@@ -3,6 +3,7 @@
 //! A database is a value ([`Database`]), not a global: everything that talks to one takes it as an
 //! argument, so that a fleet may be spread over several one day.
 
+mod backend;
 mod error;
 mod parameters;
 mod roles;
@@ -11,6 +12,7 @@ mod tls;
 mod types;
 pub mod wiring;
 
+pub use backend::Backend;
 pub use error::{DbError, LOGIN_PAUSE, LoginRefused};
 pub use parameters::{Parameters, ParametersError, TlsFiles};
 pub use roles::{Grants, RoleName, RoleNameError};

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use super::IN_RECOVERY;
-use crate::db::{Database, DbError, Session};
+use crate::db::{Backend, Database, DbError, Session};
 
 /// The key; `uptally.ring_doorbell` has the same number.
 const DOORBELL_KEY: i64 = 8_461_811_447_271_043_954;
@@ -46,12 +47,11 @@ pub enum Sleep {
 
 /// How often the session is asked whether it lives, and how long it may take to answer. So a connection that is broken
 /// without a word is noticed after ten seconds, whatever else the daemon is doing.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The server ends a session that was silent for so long, milliseconds: the heart of a daemon that is frozen does not
+/// The server ends a session that was silent for so many heartbeats: the heart of a daemon that is frozen does not
 /// beat, and neither its keys nor its place as the leader may be held for ever.
-const SILENCE_MAX_MS: u32 = 30_000;
+const SILENT_BEATS_MAX: u32 = 6;
 
 const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 
@@ -62,6 +62,7 @@ const ECHO_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Doorbell {
     session: Arc<Session>,
+    backend: Backend,
     wake: Wake,
     asleep: bool,
     /// Why the session is lost, once it is.
@@ -72,28 +73,33 @@ pub struct Doorbell {
 impl Doorbell {
     /// Opens the session, listening and awake. None if another daemon is active on this database.
     pub async fn open(database: &Database, wake: Wake) -> Result<Option<Self>, DbError> {
-        let mut doorbell = Self::connect(database, wake).await?;
+        let mut doorbell = Self::connect(database, wake, HEARTBEAT).await?;
         Ok(doorbell.try_to_lead(database).await?.then_some(doorbell))
     }
 
     /// Opens the session, and leaves it open who leads. Refuses a server in recovery: there, a running transaction reads as
-    /// committed, and nothing can be written.
-    pub async fn connect(database: &Database, wake: Wake) -> Result<Self, DbError> {
+    /// committed, and nothing can be written. `heartbeat`: see [`HEARTBEAT`].
+    pub async fn connect(database: &Database, wake: Wake, heartbeat: Duration) -> Result<Self, DbError> {
         let session = database.connect("uptally doorbell").await?;
         let client = &session.client;
         // Postgres 13 does not know the setting, and is not supported.
         client
-            .batch_execute(&format!("SET idle_session_timeout = {SILENCE_MAX_MS}"))
+            .batch_execute(&format!(
+                "SET idle_session_timeout = {}",
+                (heartbeat * SILENT_BEATS_MAX).as_millis()
+            ))
             .await?;
         let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?;
         if row.try_get(0)? {
             return Err(DbError::Unexpected(IN_RECOVERY.to_owned()));
         }
+        let backend = Backend::of(&session).await?;
         let session = Arc::new(session);
         let (told, lost) = watch::channel(None);
-        let heart = tokio::spawn(beat(Arc::clone(&session), told));
+        let heart = tokio::spawn(beat(Arc::clone(&session), heartbeat, told));
         Ok(Doorbell {
             session,
+            backend,
             wake,
             asleep: false,
             lost,
@@ -180,11 +186,14 @@ impl Doorbell {
         self.session.is_closed()
     }
 
-    /// Whether the server says that another session of ours has begun what it was asked. One whose process is frozen
-    /// has not.
-    pub async fn is_at_work(&self, pid: i32) -> Result<bool, DbError> {
-        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')";
-        Ok(self.session.client.query_one(sql, &[&pid]).await?.try_get(0)?)
+    /// The session, for short questions.
+    pub fn client(&self) -> &Client {
+        &self.session.client
+    }
+
+    /// The process that serves the session.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Returns why, when the session is lost, and with it the leadership.
@@ -234,15 +243,15 @@ impl Drop for Doorbell {
 }
 
 /// Asks the server in its own pace whether the session is still there, until it is not.
-async fn beat(session: Arc<Session>, told: watch::Sender<Option<String>>) {
-    let mut every = tokio::time::interval(HEARTBEAT_EVERY);
+async fn beat(session: Arc<Session>, heartbeat: Duration, told: watch::Sender<Option<String>>) {
+    let mut every = tokio::time::interval(heartbeat);
     let why = loop {
         every.tick().await;
         let asked = session.client.batch_execute("");
-        match tokio::time::timeout(HEARTBEAT_PATIENCE, asked).await {
+        match tokio::time::timeout(heartbeat, asked).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => break format!("the listening session ended: {}", DbError::from(error)),
-            Err(_) => break format!("the listening session has not answered for {HEARTBEAT_PATIENCE:?}"),
+            Err(_) => break format!("the listening session has not answered for {heartbeat:?}"),
         }
     };
     told.send_replace(Some(why));

@@ -18,6 +18,7 @@ mod connections;
 mod presence;
 mod problem;
 mod query;
+mod seldom;
 mod server;
 mod stall;
 
@@ -40,6 +41,7 @@ pub use problem::Problem;
 pub use server::{ServeLimits, serve};
 
 use access::Caller;
+use seldom::Seldom;
 
 use crate::report::{FetchError, Fetched, Registry, ReportRequest, TableError, TriggerError};
 
@@ -220,10 +222,11 @@ fn not_ready(reason: String) -> Problem {
 }
 
 fn database_away(error: &TableError) -> Problem {
-    tracing::warn!(
-        error = error as &dyn std::error::Error,
-        "a request met a database that does not answer"
-    );
+    static AWAY: Seldom = Seldom::new();
+    if let Some(untold) = AWAY.happened(Instant::now()) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, untold, "a request met a database that does not answer");
+    }
     let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "database-away");
     let detail = "the database cannot be used at the moment";
     Problem::new(status, kind, "Database away", detail).retry_after(2)
@@ -256,7 +259,10 @@ impl From<FetchError> for Problem {
             FetchError::Archive(error) => {
                 let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "archive-failed");
                 let reason = error.public_reason();
-                tracing::error!(error = &error as &dyn std::error::Error, "unreadable report");
+                static UNREADABLE: Seldom = Seldom::new();
+                if let Some(untold) = UNREADABLE.happened(Instant::now()) {
+                    tracing::error!(error = &error as &dyn std::error::Error, untold, "unreadable report");
+                }
                 Problem::new(status, kind, "Archive failed", reason)
             }
         }

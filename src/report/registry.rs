@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
@@ -139,6 +139,9 @@ pub(super) struct Inner {
     /// Reports that wait for their turn.
     pub(super) waiting: Arc<Waiting>,
     draining: AtomicBool,
+    /// Somebody looks after unfinished reports; told to look again, it does.
+    recovering: AtomicBool,
+    recover: Arc<Notify>,
     pub(super) limits: Limits,
     /// The CSV of the newest report until it is fetched: most are fetched once, right after they were made.
     pub(super) fresh: Mutex<Option<(Uuid, Csv)>>,
@@ -165,6 +168,8 @@ impl Registry {
                 turns: Arc::new(Semaphore::new(running_max)),
                 waiting: Arc::default(),
                 draining: AtomicBool::new(false),
+                recovering: AtomicBool::new(false),
+                recover: Arc::default(),
                 limits: Limits { running_max, ..limits },
                 fresh: Mutex::new(None),
             }),
@@ -238,18 +243,25 @@ impl Registry {
     }
 
     /// Starts ending every report whose row says `running` and that nobody runs: those of an
-    /// earlier life at once, and, each time the database comes back, what its crash undid. Such a
+    /// earlier life, or of a leader before us, at once, and, each time the table is reached by another session, what a crash
+    /// of the server undid. Such a
     /// report is run again as of its recorded instant, once the rollups are loaded; it has failed
-    /// if they do not reach back that far any more. Call it once, in a tokio runtime.
+    /// if they do not reach back that far any more. Call it in a tokio runtime, and again whenever the database may be
+    /// another one: after a failover nobody else may use the table for long.
     pub fn recover(&self) {
+        let recover = Arc::clone(&self.inner.recover);
+        if self.inner.recovering.swap(true, Ordering::Relaxed) {
+            return recover.notify_one();
+        }
         let inner = Arc::downgrade(&self.inner);
         let mut sessions = self.inner.table.sessions();
         tokio::spawn(async move {
             while let Some(inner) = inner.upgrade() {
                 inner.end_unfinished().await;
                 drop(inner);
-                if sessions.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    changed = sessions.changed() => if changed.is_err() { return },
+                    () = recover.notified() => {}
                 }
             }
         });

@@ -113,7 +113,6 @@ async fn steps_that_fail_are_taken_again() {
     let cannot_fail = [
         "report.recorded",
         "report.announced",
-        "report.synced",
         "report.ended",
         "stop.last_flush",
     ];

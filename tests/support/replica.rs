@@ -128,6 +128,18 @@ fn either(first: &TestDatabase, second: &TestDatabase) -> Config {
     config.target_session_attrs(TargetSessionAttrs::ReadWrite).clone()
 }
 
+/// The same for `--database-url`.
+pub fn either_url(first: &TestDatabase, second: &TestDatabase) -> String {
+    let sockets = [first, second].map(|database| {
+        let [Host::Unix(dir)] = database.connection().get_hosts() else {
+            panic!("test servers have one socket");
+        };
+        dir.to_str().unwrap().replace('/', "%2F")
+    });
+    let (user, name) = (first.connection().get_user().unwrap(), first.name());
+    format!("postgresql://{user}@{}/{name}?target_session_attrs=read-write", sockets.join(","))
+}
+
 /// A program of the Postgres that serves a database.
 async fn program(server: &TestDatabase, name: &str) -> Command {
     let sql = "SELECT setting FROM pg_config WHERE name = 'BINDIR'";
