@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .PHONY: help demo demo-live test chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
-	bench-trigger bench-writers bench-freshness bench-ingest bench-peers bench-scale audit lint lint-format lint-clippy \
+	bench-trigger bench-writers bench-freshness bench-ingest bench-audit bench-peers bench-scale audit lint lint-format lint-clippy \
 	lint-docs
 
 help: ## this list
@@ -77,6 +77,10 @@ bench-freshness: ## from COMMIT until a row is in a report, idle and beside writ
 bench-ingest: ## rows a second with the daemon and without, and catching up; BENCH="--overload-seconds 60"
 	@scripts/ensure-postgres
 	$(LIVE) ingest $(BENCH)
+
+bench-audit: ## processor time of a daemon that audits and of one that does not, side by side, in about 5 minutes
+	@scripts/ensure-postgres
+	$(LIVE) audit $(BENCH)
 
 bench-peers: ## the same report by DuckDB, ClickHouse and Postgres alone; PEERS="--stores 100000 --rounds 3"
 	@scripts/ensure-postgres

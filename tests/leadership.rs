@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::check::{reports_are_right, verify_is_clean};
-use support::daemon::{Following, is_asleep};
+use support::daemon::{Following, is_asleep, is_flushed_to};
 use support::fixture::{NOW, fill};
 use support::proxy::{Proxy, Weather};
 use support::serve::Serve;
@@ -19,6 +19,8 @@ use uptally::daemon::{Settings, Standby};
 use uptally::report::Source;
 
 const PATIENCE: Duration = Duration::from_secs(8);
+/// After a flush that took long the next one waits.
+const FLUSHED: Duration = Duration::from_secs(30);
 const LEADER_KEY: &str = "8461811447271043955";
 const DOORBELL_KEY: &str = "8461811447271043954";
 const ROW: &str = "INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 12:00+00', 'inactive')
@@ -216,15 +218,23 @@ async fn a_flush_that_is_not_answered_is_given_up() {
         ..quick()
     };
     let mut daemon = Following::start(&database(&proxy.connection()), &clock, settings).await;
+    let mut written = 0..;
+    let mut write = async |client: &Client| -> String {
+        let sql = "INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 10:00+00'::timestamptz + $1 * interval '1 us',
+                     'inactive') RETURNING change_xid::text";
+        let n = f64::from(written.next().unwrap());
+        client.query_one(sql, &[&n]).await.unwrap().get(0)
+    };
+    let mut xid = write(&client).await;
     for freezes in [true, false] {
-        within(PATIENCE, "what there was is flushed", async || {
-            is_at_rest(&client).await
+        within(FLUSHED, "what there was is flushed", async || {
+            is_flushed_to(&client, &xid).await
         })
         .await;
         // Between its statements is time to hit it.
         proxy.set_for("uptally ledger", Weather::Slow(Duration::from_millis(200)));
-        client.batch_execute(ROW).await.unwrap();
-        within(PATIENCE, "a flush has begun", async || {
+        xid = write(&client).await;
+        within(FLUSHED, "a flush has begun", async || {
             let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uptally ledger'
                        AND datname = current_database() AND state = 'idle in transaction'";
             client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
@@ -237,7 +247,10 @@ async fn a_flush_that_is_not_answered_is_given_up() {
             proxy.set_for("uptally ledger", Weather::BlackHole);
         }
         let began = Instant::now();
-        client.batch_execute("UPDATE public.store_activity SET status = 'active' WHERE store_id = 'chicago'").await.unwrap();
+        client
+            .batch_execute("UPDATE public.store_activity SET status = 'active' WHERE store_id = 'chicago'")
+            .await
+            .unwrap();
         reports_are_right(&daemon.handle, &client, NOW, NOW).await;
         within(Duration::from_secs(6), "it is given up", async || {
             daemon.handle.status().following.is_err()
@@ -260,12 +273,6 @@ async fn a_flush_that_is_not_answered_is_given_up() {
     }
     daemon.stop().await;
     verify_is_clean(&server.database(), NOW).await;
-}
-
-/// Whether everything is flushed and nothing is under way.
-async fn is_at_rest(client: &Client) -> bool {
-    let sql = "SELECT coalesce(k.cursor = pg_current_snapshot(), false) FROM uptally.checkpoint k";
-    client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 fn freeze(pid: i32) -> Pid {
@@ -328,35 +335,6 @@ async fn a_stranger_with_our_keys_costs_speed_at_most() {
     daemon.stop().await;
 }
 
-/// Where notifications do not arrive, the daemon finds out at its start and looks for rows by itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_notifications_it_polls() {
-    let server = TestDatabase::start().await;
-    let (client, clock) = (server.connect().await, Clock::standing(NOW).0);
-    fill(&client, 3).await;
-    let proxy = Proxy::start(server.connection()).await;
-    proxy.set(Weather::Deaf);
-    let settings = Settings {
-        poll_interval: Duration::from_millis(200),
-        ..quick()
-    };
-    let daemon = Following::start(&database(&proxy.connection()), &clock, settings).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(!is_asleep(&client).await, "it waits for a bell that it cannot hear");
-    let before = daemon.stores_seen();
-    client
-        .batch_execute("INSERT INTO public.store_activity VALUES ('new', '2023-11-08 11:00+00', 'inactive')")
-        .await
-        .unwrap();
-    within(PATIENCE, "it is found by polling", async || {
-        daemon.stores_seen() > before
-    })
-    .await;
-    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
-    daemon.stop().await;
-    verify_is_clean(&server.database(), NOW).await;
-}
-
 /// How many advisory keys are held in the database.
 async fn keys_held(client: &Client) -> i64 {
     let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
@@ -392,14 +370,20 @@ async fn a_daemon_that_is_held_up_loses_its_keys() {
     let (tell, told) = tokio::sync::oneshot::channel();
     let (end, ends) = tokio::sync::oneshot::channel::<()>();
     let held_up = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let daemon = Following::start(&database(&connection), &its_clock, settings).await;
             let client = support::connect(&connection).await;
             within(PATIENCE, "it sleeps", async || is_asleep(&client).await).await;
             tell.send(()).unwrap();
             std::thread::sleep(HELD_UP);
-            within(PATIENCE, "it has lost the lead", async || reason(&daemon).contains("standby")).await;
+            within(PATIENCE, "it has lost the lead", async || {
+                reason(&daemon).contains("standby")
+            })
+            .await;
             ends.await.unwrap();
             within(PATIENCE, "it follows again", async || daemon.handle.readiness().is_ok()).await;
             daemon.stop().await;

@@ -65,7 +65,10 @@ async fn requests_that_meet_no_database_are_told_now_and_then() {
         assert_eq!(serve.request("GET", unknown).0, 503);
     }
     let log = serve.log();
-    let told = log.iter().filter(|line| line.contains("a request met a database")).count();
+    let told = log
+        .iter()
+        .filter(|line| line.contains("a request met a database"))
+        .count();
     println!("{told} lines for {ASKED} requests in {:?}", began.elapsed());
     let most = 1 + usize::try_from(began.elapsed().as_secs() / 5).unwrap();
     assert!((1..=most).contains(&told), "{log:#?}");

@@ -122,7 +122,8 @@ impl Flusher {
             self.look_at = now + self.answer_deadline;
             if self.tell_at < now {
                 self.tell_at = now + LONG_FLUSH;
-                tracing::warn!(since = ?self.started.elapsed(), "a flush takes long: the rollup tables grow old meanwhile");
+                let (since, server) = (self.started.elapsed(), self.backend);
+                tracing::warn!(?since, %server, "a flush takes long: the rollup tables grow old meanwhile");
             }
         };
         self.flushing = None;

@@ -18,7 +18,8 @@ use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
 use crate::ledger::{Ledger, Loaded};
-use crate::rollup::{FUTURE_MAX_US, Rollup};
+use crate::rollup::{AHEAD_MAX_US, FUTURE_MAX_US, Rollup};
+use crate::time::Timestamp;
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
@@ -56,6 +57,7 @@ pub(super) struct Following<'a> {
     /// The reader's process at the server.
     reader_backend: Backend,
     doorbell: Doorbell,
+    bell_due: Instant,
     flusher: Flusher,
     /// What the feed hangs on, as of a point at or before the cursor.
     wiring: Wiring,
@@ -145,6 +147,7 @@ impl<'a> Following<'a> {
             reader,
             reader_backend,
             doorbell,
+            bell_due: Instant::now() + settings.check_interval,
             flusher: Flusher::new(ledger, settings.answer_deadline, replace),
             wiring,
             wiring_due: Instant::now() + settings.check_interval,
@@ -171,6 +174,14 @@ impl<'a> Following<'a> {
         loop {
             self.doorbell.wake_up().await?;
             let began = Instant::now();
+            if self.bell_due <= began {
+                self.bell_due = began + self.settings.check_interval;
+                let looking = self
+                    .doorbell
+                    .look_after(&self.reader.client, self.settings.queue_usage_max);
+                let point = || point_of(&mut self.rollup, &self.cursor);
+                attend(looking, outside, began, self.settings.answer_deadline, point, None).await?;
+            }
             let mut rest = self.settings.awake_interval;
             if self.read(outside, self.streaming, false).await? {
                 rest = rest.max((began.elapsed() * READ_PAUSE_FACTOR).min(READ_PAUSE_MAX));
@@ -220,7 +231,17 @@ impl<'a> Following<'a> {
     async fn read(&mut self, outside: &mut Outside<'_>, expected: bool, audits: bool) -> Result<bool, Halt> {
         let began = Instant::now();
         self.sample = None;
-        let due = self.rollup.set_now(self.clock.now());
+        let now = self.clock.now();
+        let due = self.rollup.set_now(now);
+        let ran_ahead = self.counts_ahead_of_clocks(now, outside, began).await?;
+        if ran_ahead {
+            tracing::warn!(
+                newest = ?self.rollup.newest(),
+                %now,
+                "observations of the future count: a clock ran ahead; everything is read again"
+            );
+            self.heal.all = true;
+        }
         let checks = self.wiring_due <= began;
         let expected = expected || audits || checks || self.heal.is_wanted() || !due.is_empty();
         let index = self.rollup.index();
@@ -276,8 +297,12 @@ impl<'a> Following<'a> {
         };
         if delta.wants_rebuild() {
             tracing::info!("much changed at once: the rollup is built from the raw rows");
-            // A clock that was put back moves nothing back.
-            let now = self.rollup.future_limit().plus(-FUTURE_MAX_US);
+            // A clock that was put back moves nothing back, unless it was wrong before.
+            let now = if ran_ahead {
+                now
+            } else {
+                self.rollup.future_limit().plus(-FUTURE_MAX_US)
+            };
             self.rollup = reading
                 .rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause)
                 .await?;
@@ -307,6 +332,24 @@ impl<'a> Following<'a> {
             metrics::histogram!("uptally_feed_read_seconds").record(began.elapsed());
         }
         Ok(changed)
+    }
+
+    /// Whether an observation counts that is dated in the future by our own clock and by the database's. One clock alone may be
+    /// behind.
+    async fn counts_ahead_of_clocks(
+        &mut self,
+        now: Timestamp,
+        outside: &mut Outside<'_>,
+        began: Instant,
+    ) -> Result<bool, Halt> {
+        let counts = |rollup: &Rollup, now: Timestamp| rollup.newest() >= Some(now.plus(AHEAD_MAX_US));
+        if !counts(&self.rollup, now) {
+            return Ok(false);
+        }
+        let asking = feed::clock(&self.reader.client);
+        let point = || point_of(&mut self.rollup, &self.cursor);
+        let theirs = attend(asking, outside, began, self.settings.answer_deadline, point, None).await?;
+        Ok(counts(&self.rollup, theirs))
     }
 
     /// Compares a sample of the cursor's point with memory; the next flush, of the same point, compares it with the
@@ -348,12 +391,7 @@ impl<'a> Following<'a> {
     }
 
     /// Lets time pass, answering requests and flushing when it is due.
-    async fn pause(
-        &mut self,
-        length: Duration,
-        asleep: bool,
-        outside: &mut Outside<'_>,
-    ) -> Result<Woken, Halt> {
+    async fn pause(&mut self, length: Duration, asleep: bool, outside: &mut Outside<'_>) -> Result<Woken, Halt> {
         if self.doorbell.is_closed() {
             return Err(DbError::Unexpected("the listening session ended".to_owned()).into());
         }

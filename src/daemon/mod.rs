@@ -195,7 +195,7 @@ pub fn describe_metrics() {
     );
     describe_gauge!(
         "uptally_feed_polls_only",
-        "1 while new rows are found by polling alone, by configuration or because notifications do not work"
+        "1 while new rows are found by polling alone, by configuration or because notifications do not work at the moment"
     );
     describe_counter!(
         "uptally_audit_cells_total",

@@ -1,5 +1,6 @@
 //! The processes of the server that serve our sessions.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -51,5 +52,12 @@ impl Backend {
             through.execute(sql, &[pid, started_us]).await?;
         }
         Ok(())
+    }
+}
+
+/// For people: the number under which the server's machine knows it.
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)
     }
 }

@@ -35,6 +35,10 @@ use tls::Verified;
 /// then waits: sessions of a lost machine must not hold their locks for ever.
 const KEEPALIVES: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
 
+/// A setting that the server reports at the start of a session, and that nothing here depends on: whether it arrived says
+/// whether the others did.
+const MARK: (&str, &str) = ("IntervalStyle", "iso_8601");
+
 /// How long data may stay unacknowledged before a TCP connection counts as broken.
 const PEER_GONE_AFTER: Duration = Duration::from_secs(15);
 
@@ -111,6 +115,7 @@ impl Database {
         let client = match self.parameters.tls().cloned() {
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+                is_set(&connection)?;
                 tokio::spawn(drive(connection, bell));
                 client
             }
@@ -119,6 +124,7 @@ impl Database {
                 let broken = |error: tokio::task::JoinError| DbError::Unexpected(error.to_string());
                 let verified = read.await.map_err(broken)??;
                 let (client, connection) = config.connect(verified).await.map_err(refused)?;
+                is_set(&connection)?;
                 tokio::spawn(drive(connection, bell));
                 client
             }
@@ -142,7 +148,9 @@ impl Database {
             .keepalives_retries(3);
         let options = config.get_options().unwrap_or_default();
         config.options(format!(
-            "{options} {KEEPALIVES} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
+            "{options} {KEEPALIVES} -c {}={} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
+            MARK.0,
+            MARK.1,
             self.statement_timeout.as_millis()
         ));
         config
@@ -151,6 +159,22 @@ impl Database {
     fn refused(&self) -> MutexGuard<'_, Option<LoginRefused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a session whose settings did not arrive: its search path is not ours, nor is its pace.
+fn is_set<S, T>(connection: &Connection<S, T>) -> Result<(), DbError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    if connection.parameter(MARK.0) == Some(MARK.1) {
+        return Ok(());
+    }
+    Err(DbError::Unexpected(
+        "the settings of our session do not arrive (is there a pooler in between that ignores options?): connect to the \
+         server itself"
+            .to_owned(),
+    ))
 }
 
 /// Moves what a connection sends and receives. Ends when the client is dropped or the connection breaks.

@@ -10,15 +10,18 @@
 //! no snapshot decides anything, so isolation levels, savepoints and prepared transactions do not
 //! matter. The poll floor bounds the delay should a notification get lost all the same.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::IN_RECOVERY;
 use crate::db::{Backend, Database, DbError, Session};
+use crate::failpoint;
 
 /// The key; `uptally.ring_doorbell` has the same number.
 const DOORBELL_KEY: i64 = 8_461_811_447_271_043_954;
@@ -53,6 +56,11 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// beat, and neither its keys nor its place as the leader may be held for ever.
 const SILENT_BEATS_MAX: u32 = 6;
 
+/// From this part of the server's notification queue on, writers are not let ring: when it is full, NOTIFY fails, and with
+/// it the statement of the writer. The queue is one for all databases of a server, 8 GB, and whoever listens and keeps a
+/// transaction open keeps it from being cleared.
+pub const QUEUE_USAGE_MAX: f64 = 0.25;
+
 const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 
 /// How long a test notification may take at the start.
@@ -63,7 +71,10 @@ const ECHO_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Doorbell {
     session: Arc<Session>,
     backend: Backend,
+    /// As configured.
     wake: Wake,
+    /// Notifications do not work at the moment.
+    deaf: bool,
     asleep: bool,
     /// Why the session is lost, once it is.
     lost: watch::Receiver<Option<String>>,
@@ -101,6 +112,7 @@ impl Doorbell {
             session,
             backend,
             wake,
+            deaf: false,
             asleep: false,
             lost,
             heart,
@@ -117,11 +129,11 @@ impl Doorbell {
             return Ok(false);
         }
         self.listen(database).await?;
-        metrics::gauge!("uptally_feed_polls_only").set(f64::from(u8::from(self.wake == Wake::Poll)));
+        self.tell();
         Ok(true)
     }
 
-    /// Listens, and has another session ring to find out whether it is heard. If not, polling has to do.
+    /// Listens, and has another session ring to find out whether it is heard. If not, polling has to do for now.
     ///
     /// Refuses a pooler that lends its sessions to one client after the other: neither keys nor prepared statements
     /// would be ours.
@@ -146,6 +158,7 @@ impl Doorbell {
         }
         let heard = async {
             listening?;
+            failpoint::hit("start.listening")?;
             // A full queue fails here. Writers would fail by it too; whom nobody listens to, they do not notify.
             echo.client.batch_execute("NOTIFY uptally").await?;
             tokio::time::timeout(ECHO_PATIENCE, self.session.notified.notified())
@@ -155,9 +168,57 @@ impl Doorbell {
                 })
         };
         let Err(why) = heard.await else { return Ok(()) };
-        tracing::warn!(%why, "notifications do not work: new rows are found by polling alone");
-        self.wake = Wake::Poll;
+        self.fall_deaf(&why);
         Ok(())
+    }
+
+    /// Looks whether notifications still work, or again. `ringer`: another session of ours; `queue_usage_max`: see
+    /// [`QUEUE_USAGE_MAX`].
+    ///
+    /// Whoever is deaf is rung once at each look, and learns at the next one whether that was heard.
+    pub async fn look_after(&mut self, ringer: &Client, queue_usage_max: f64) -> Result<(), DbError> {
+        if self.wake == Wake::Poll {
+            return Ok(());
+        }
+        let client = &self.session.client;
+        let row = client
+            .query_one("SELECT pg_catalog.pg_notification_queue_usage()", &[])
+            .await?;
+        let usage: f64 = row.try_get(0)?;
+        if usage > queue_usage_max {
+            if !self.deaf {
+                self.fall_deaf(&format!(
+                    "the server's notification queue is {:.1} % full: a session that listens does not end its transaction",
+                    usage * 100.0
+                ));
+            }
+        } else if self.deaf {
+            let rang = self.session.notified.notified().now_or_never().is_some();
+            if rang && !self.is_closed() {
+                tracing::info!("notifications work again");
+                self.deaf = false;
+                self.tell();
+                return Ok(());
+            }
+            let rung = async {
+                client.batch_execute("LISTEN uptally").await?;
+                ringer.batch_execute("NOTIFY uptally").await
+            };
+            if let Err(error) = rung.await {
+                tracing::debug!(error = %DbError::from(error), "notifications still do not work");
+            }
+        }
+        Ok(())
+    }
+
+    fn fall_deaf(&mut self, why: &impl fmt::Display) {
+        tracing::warn!(%why, "notifications do not work: new rows are found by polling alone");
+        self.deaf = true;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        metrics::gauge!("uptally_feed_polls_only").set(f64::from(u8::from(self.wake() == Wake::Poll)));
     }
 
     /// Who leads, for people. None: nobody that can be seen.
@@ -176,9 +237,9 @@ impl Doorbell {
         Ok(Some(format!("{name}, pid {pid}{}", from.unwrap_or_default())))
     }
 
-    /// Whether writers are to ring at all.
+    /// Whether writers are to ring now.
     pub fn wake(&self) -> Wake {
-        self.wake
+        if self.deaf { Wake::Poll } else { self.wake }
     }
 
     /// Whether the session is gone.

@@ -126,9 +126,13 @@ async fn a_full_or_read_only_disk_fails_reports_and_nothing_else() {
 
 /// A rename, then a sync that fails.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature failpoints")]
 async fn a_file_that_cannot_be_renamed_or_synced_fails_its_report() {
     let (database, state) = (filled().await, state_dir());
-    let plan = [("UPTALLY_FAILPOINTS", "report.file_written=error@1,report.synced=error@1")];
+    let plan = [(
+        "UPTALLY_FAILPOINTS",
+        "report.file_written=error@1,report.synced=error@1",
+    )];
     let mut serve = Serve::spawn_with(state.path(), Some(database.url()), &plan);
     serve.wait_until_ready();
     let csvs = state.path().join("csvs");
@@ -146,7 +150,8 @@ async fn a_file_that_cannot_be_renamed_or_synced_fails_its_report() {
     rows_still_come(&database, &mut serve, "after the sync").await;
     let client = database.connect().await;
     within(Duration::from_secs(5), "all rows say how they ended", async || {
-        let sql = "SELECT count(*) FILTER (WHERE state = 'failed') = 2 AND count(*) FILTER (WHERE state = 'complete') = 1
+        let sql =
+            "SELECT count(*) FILTER (WHERE state = 'failed') = 2 AND count(*) FILTER (WHERE state = 'complete') = 1
                    FROM public.reports";
         client.query_one(sql, &[]).await.unwrap().get(0)
     })

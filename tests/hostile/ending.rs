@@ -199,6 +199,9 @@ async fn a_silent_server_at_the_start_does_not_hold_up_the_end() {
     let began = Instant::now();
     serve.signal(Signal::TERM);
     assert_eq!(serve.exit_code(Duration::from_secs(10)), Some(0));
-    println!("ended {:?} after SIGTERM, of a start without an answer", began.elapsed());
+    println!(
+        "ended {:?} after SIGTERM, of a start without an answer",
+        began.elapsed()
+    );
     assert!(began.elapsed() < Duration::from_secs(2));
 }
