@@ -130,6 +130,51 @@ async fn a_clock_that_ran_ahead_for_a_moment_leaves_nothing_behind() {
     }
 }
 
+/// The clock has let in a row that was held, and before it could be read the daemon is told to stop: the tables must not say
+/// that there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_due_outlives_a_stop_before_it_is_read() {
+    let server = TestDatabase::start().await;
+    let (database, client, locker) = (server.database(), server.connect().await, server.connect().await);
+    let (clock, hand) = Clock::standing(NOW);
+    fill(&client, 3).await;
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 15:00+00', 'inactive')")
+        .await
+        .unwrap();
+    let seldom = Settings {
+        flush_interval: Duration::from_hours(1),
+        ..Settings::default()
+    };
+    let daemon = Following::start(&database, &clock, seldom).await;
+    within(Duration::from_secs(5), "the first flush is done", async || {
+        let sql = "SELECT newest IS NOT NULL FROM uptally.checkpoint";
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    // Something of the same store to be flushed last.
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 12:10+00', 'active')")
+        .await
+        .unwrap();
+    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+    locker
+        .batch_execute("BEGIN; LOCK TABLE public.store_activity IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let later = NOW.plus(3 * HOUR_US);
+    hand.set(later);
+    within(Duration::from_secs(5), "the follower waits for the table", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uptally follower'
+                   AND datname = current_database() AND wait_event_type = 'Lock'";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    daemon.stop().await;
+    locker.batch_execute("COMMIT").await.unwrap();
+    verify_is_clean(&database, later).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_are_of_the_databases_time() {
     let server = TestDatabase::start().await;

@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
 use crate::ledger::{Ledger, Loaded};
-use crate::rollup::{AHEAD_MAX_US, FUTURE_MAX_US, Rollup};
+use crate::rollup::{AHEAD_MAX_US, FUTURE_MAX_US, ReadBack, Rollup};
 use crate::time::Timestamp;
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
@@ -67,6 +67,8 @@ pub(super) struct Following<'a> {
     sample: Option<Sample>,
     /// What drifted, and is to be recomputed with the next read.
     heal: Heal,
+    /// What counts by now, and is to be read back with the next read. As long as there is some, memory is not of the cursor.
+    due: Vec<ReadBack>,
     gauges_due: Instant,
     /// The last look found rows, so the next one probably will.
     streaming: bool,
@@ -154,6 +156,7 @@ impl<'a> Following<'a> {
             audit_due: Instant::now() + settings.audit_interval.unwrap_or_default(),
             sample: None,
             heal: Heal::default(),
+            due: Vec::new(),
             gauges_due: Instant::now(),
             streaming: false,
         })
@@ -163,7 +166,9 @@ impl<'a> Following<'a> {
     pub async fn run(&mut self, outside: &mut Outside<'_>) -> Result<(), DaemonError> {
         let Err(halt) = self.follow(outside).await;
         match halt {
-            Halt::Shutdown => self.flush_last().await,
+            Halt::Shutdown if self.due.is_empty() => self.flush_last().await,
+            // What the next start reads again is right; memory is not.
+            Halt::Shutdown => Ok(()),
             Halt::Failed(error) => Err(error),
         }
     }
@@ -232,7 +237,7 @@ impl<'a> Following<'a> {
         let began = Instant::now();
         self.sample = None;
         let now = self.clock.now();
-        let due = self.rollup.set_now(now);
+        self.due.extend(self.rollup.set_now(now));
         let ran_ahead = self.counts_ahead_of_clocks(now, outside, began).await?;
         if ran_ahead {
             tracing::warn!(
@@ -243,7 +248,7 @@ impl<'a> Following<'a> {
             self.heal.all = true;
         }
         let checks = self.wiring_due <= began;
-        let expected = expected || audits || checks || self.heal.is_wanted() || !due.is_empty();
+        let expected = expected || audits || checks || self.heal.is_wanted() || !self.due.is_empty();
         let index = self.rollup.index();
         if !expected {
             let asking = feed::current(&self.reader.client);
@@ -276,7 +281,7 @@ impl<'a> Following<'a> {
             self.wiring = wiring;
             self.wiring_due = began + self.settings.check_interval;
         }
-        let heal = std::mem::take(&mut self.heal);
+        let (heal, due) = (std::mem::take(&mut self.heal), std::mem::take(&mut self.due));
         if heal.all {
             delta.want_rebuild();
         }
