@@ -1,7 +1,7 @@
-//! PgBouncer between the daemon and its server. It is refused, whichever way it lends its sessions, before anything is
+//! `PgBouncer` between the daemon and its server. It is refused, whichever way it lends its sessions, before anything is
 //! written: keys, notifications and settings are a session's own.
 //!
-//! Runs where PgBouncer is installed.
+//! Runs where `PgBouncer` is installed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -22,7 +22,7 @@ use uptally::clock::Clock;
 use uptally::daemon::Settings;
 use uptally::report::Source;
 
-/// A running PgBouncer. It ends with the value.
+/// A running `PgBouncer`. It ends with the value.
 struct Bouncer {
     process: Child,
     port: u16,

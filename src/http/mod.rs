@@ -221,8 +221,11 @@ fn not_ready(reason: String) -> Problem {
     Problem::new(status, kind, "Not ready", reason).retry_after(1)
 }
 
+/// Requests that met a database that is away, and reports that could not be read: any number may come.
+static AWAY: Seldom = Seldom::new();
+static UNREADABLE: Seldom = Seldom::new();
+
 fn database_away(error: &TableError) -> Problem {
-    static AWAY: Seldom = Seldom::new();
     if let Some(untold) = AWAY.happened(Instant::now()) {
         let error = error as &dyn std::error::Error;
         tracing::warn!(error, untold, "a request met a database that does not answer");
@@ -259,7 +262,6 @@ impl From<FetchError> for Problem {
             FetchError::Archive(error) => {
                 let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "archive-failed");
                 let reason = error.public_reason();
-                static UNREADABLE: Seldom = Seldom::new();
                 if let Some(untold) = UNREADABLE.happened(Instant::now()) {
                     tracing::error!(error = &error as &dyn std::error::Error, untold, "unreadable report");
                 }

@@ -82,7 +82,7 @@ impl Trend {
         Some(Trend {
             mean_mib: mean.1,
             mib_per_hour,
-            grown_mib: mib_per_hour * (*last - *first).as_secs_f64() / 3600.0,
+            grown_mib: mib_per_hour * last.saturating_sub(*first).as_secs_f64() / 3600.0,
             descriptors: [from.descriptors, held.clone().min()?, held.max()?, to.descriptors],
         })
     }
