@@ -1,8 +1,8 @@
 # The commands of this project. `make help` lists them.
 
 .PHONY: help demo demo-live test test-web test-api chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
-	bench-trigger bench-writers bench-freshness bench-ingest bench-peers bench-scale audit lint lint-format lint-clippy \
-	lint-docs deb test-package test-image
+	bench-trigger bench-writers bench-freshness bench-ingest bench-audit bench-peers bench-scale audit lint lint-format \
+	lint-clippy lint-docs deb test-package test-image
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -86,6 +86,10 @@ bench-freshness: ## from COMMIT until a row is in a report, idle and beside writ
 bench-ingest: ## rows a second with the daemon and without, and catching up; BENCH="--overload-seconds 60"
 	@scripts/ensure-postgres
 	$(LIVE) ingest $(BENCH)
+
+bench-audit: ## processor time of a daemon that audits and of one that does not, side by side, in about 5 minutes
+	@scripts/ensure-postgres
+	$(LIVE) audit $(BENCH)
 
 bench-peers: ## the same report by DuckDB, ClickHouse and Postgres alone; PEERS="--stores 100000 --rounds 3"
 	@scripts/ensure-postgres

@@ -19,8 +19,9 @@
 use crate::db::DbError;
 
 /// All places, in the order of the work. A test goes through all of them.
-pub const POINTS: [&str; 22] = [
-    // Start: the leader's lock is ours; the epoch is raised; memory is loaded or built.
+pub const POINTS: [&str; 23] = [
+    // Start: we listen; the leader's lock is ours; the epoch is raised; memory is loaded or built.
+    "start.listening",
     "start.leading",
     "start.epoch_raised",
     "start.loaded",

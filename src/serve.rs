@@ -164,11 +164,15 @@ impl Service {
     }
 }
 
-/// Reports that an earlier life left running are made by whoever has the lead, never by a daemon that waits.
+/// Reports that an earlier life left running are made by whoever has the lead, never by a daemon that waits. Each time that
+/// it is taken the database may be another one, which lacks the ends of some.
 fn recover_when_leading(mut handle: Handle, registry: Registry) {
     tokio::spawn(async move {
-        if handle.following().await {
+        while handle.following().await {
             registry.recover();
+            if !handle.stopped().await {
+                return;
+            }
         }
     });
 }

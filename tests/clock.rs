@@ -86,6 +86,95 @@ async fn a_clock_that_jumps_changes_no_bucket() {
     verify_is_clean(&database, seen).await;
 }
 
+/// Years ahead for a moment, the clock lets in a row that a poller dated so: the whole fleet's newest is then decades away,
+/// and every cell is dropped for its age. Once the clock is right again, so is everything, with a restart in between or
+/// without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_ran_ahead_for_a_moment_leaves_nothing_behind() {
+    const FAR: Timestamp = Timestamp::from_micros(3_800_000_000_000_000);
+    let server = TestDatabase::start().await;
+    let (database, client) = (server.database(), server.connect().await);
+    fill(&client, 10).await;
+    let sql = "INSERT INTO public.store_activity VALUES ('stray', $1, 'inactive')";
+    client.execute(sql, &[&FAR]).await.unwrap();
+    let newest_in_tables = async || -> Option<Timestamp> {
+        let sql = "SELECT newest FROM uptally.checkpoint";
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    for restarts in [false, true] {
+        let (clock, hand) = Clock::standing(NOW);
+        let mut daemon = Following::start(&database, &clock, quick()).await;
+        hand.set(FAR);
+        within(Duration::from_secs(5), "it is led astray", async || {
+            daemon.handle.status().newest == Some(FAR) && newest_in_tables().await == Some(FAR)
+        })
+        .await;
+        let lost = daemon
+            .handle
+            .render(Some(NOW), Windows::Calendar, ClosedTime::Uptime)
+            .await;
+        assert!(lost.is_err(), "nothing was led astray");
+        if restarts {
+            daemon.kill().await;
+            hand.set(NOW);
+            daemon = Following::start(&database, &clock, quick()).await;
+        }
+        hand.set(NOW);
+        within(Duration::from_secs(5), "it is back", async || {
+            daemon.handle.status().newest < Some(NOW) && newest_in_tables().await < Some(NOW)
+        })
+        .await;
+        reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+        daemon.stop().await;
+        verify_is_clean(&database, NOW).await;
+    }
+}
+
+/// The clock has let in a row that was held, and before it could be read the daemon is told to stop: the tables must not say
+/// that there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_due_outlives_a_stop_before_it_is_read() {
+    let server = TestDatabase::start().await;
+    let (database, client, locker) = (server.database(), server.connect().await, server.connect().await);
+    let (clock, hand) = Clock::standing(NOW);
+    fill(&client, 3).await;
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 15:00+00', 'inactive')")
+        .await
+        .unwrap();
+    let seldom = Settings {
+        flush_interval: Duration::from_hours(1),
+        ..Settings::default()
+    };
+    let daemon = Following::start(&database, &clock, seldom).await;
+    within(Duration::from_secs(5), "the first flush is done", async || {
+        let sql = "SELECT newest IS NOT NULL FROM uptally.checkpoint";
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    // Something of the same store to be flushed last.
+    client
+        .batch_execute("INSERT INTO public.store_activity VALUES ('howe', '2023-11-08 12:10+00', 'active')")
+        .await
+        .unwrap();
+    reports_are_right(&daemon.handle, &client, NOW, NOW).await;
+    locker
+        .batch_execute("BEGIN; LOCK TABLE public.store_activity IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let later = NOW.plus(3 * HOUR_US);
+    hand.set(later);
+    within(Duration::from_secs(5), "the follower waits for the table", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uptally follower'
+                   AND datname = current_database() AND wait_event_type = 'Lock'";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    daemon.stop().await;
+    locker.batch_execute("COMMIT").await.unwrap();
+    verify_is_clean(&database, later).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_are_of_the_databases_time() {
     let server = TestDatabase::start().await;

@@ -49,6 +49,31 @@ fn pauses(lines: &[String]) -> Vec<u128> {
     lines.iter().filter_map(of).collect()
 }
 
+/// Each request that needs the database fails, and the log does not grow with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_meet_no_database_are_told_now_and_then() {
+    const ASKED: usize = 100;
+    let mut server = TestDatabase::start_alone(&[]).await;
+    let state = state_dir();
+    let mut serve = Serve::spawn(state.path(), Some(server.url()));
+    serve.wait_until_ready();
+    server.down();
+    lives_but_is_not_ready(&mut serve, "cannot connect to");
+    let began = Instant::now();
+    for _ in 0..ASKED {
+        let unknown = "/get_report?report_id=6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
+        assert_eq!(serve.request("GET", unknown).0, 503);
+    }
+    let log = serve.log();
+    let told = log
+        .iter()
+        .filter(|line| line.contains("a request met a database"))
+        .count();
+    println!("{told} lines for {ASKED} requests in {:?}", began.elapsed());
+    let most = 1 + usize::try_from(began.elapsed().as_secs() / 5).unwrap();
+    assert!((1..=most).contains(&told), "{log:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_down_for_a_while() {
     let mut server = TestDatabase::start_alone(&[]).await;

@@ -35,7 +35,12 @@ pub struct Serve {
 impl Serve {
     /// Starts it and returns when it follows.
     pub async fn start(system: &System, database: &str) -> anyhow::Result<Self> {
-        let dir = system.scratch().join("daemon");
+        Self::start_with(system, database, &[]).await
+    }
+
+    /// The same with variables of the environment, name and value.
+    pub async fn start_with(system: &System, database: &str, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let dir = system.scratch().join("daemon").join(database);
         std::fs::create_dir_all(&dir)?;
         let log = system.daemon_log.clone().unwrap_or_else(|| dir.join("log"));
         let filter = if system.daemon_log.is_some() { "debug" } else { "info" };
@@ -45,6 +50,7 @@ impl Serve {
             .current_dir(&dir)
             .env("DATABASE_URL", system.url(database))
             .env("UPTALLY__LOG__FILTER", filter)
+            .envs(variables.iter().copied())
             .stderr(File::create(&log)?)
             .spawn()?;
         let began = Instant::now();

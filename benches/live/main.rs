@@ -8,6 +8,7 @@
 //! On this machine everything shares the processors: the daemon, Postgres, the writers and the one who measures. So
 //! the figures are upper bounds of what the daemon alone takes, and ratios within one run are what to compare.
 
+mod audit;
 mod client;
 mod copy;
 mod daemon;
@@ -73,6 +74,8 @@ enum Command {
     Freshness(freshness::Options),
     /// Rows a second with and without the daemon; its lag; catching up after an overload.
     Ingest(ingest::Options),
+    /// Processor time of a daemon that audits and of one that does not, side by side.
+    Audit(audit::Options),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +112,7 @@ async fn measure(system: &System, common: &Common, command: &Command) -> anyhow:
         Command::Writers(options) => writers::measure(system, options, &mut results).await,
         Command::Freshness(options) => freshness::measure(system, options, &mut results).await,
         Command::Ingest(options) => ingest::measure(system, options, &mut results).await,
+        Command::Audit(options) => audit::measure(system, options, &mut results).await,
     }?;
     results.finish()
 }

@@ -57,16 +57,19 @@ impl FeedState {
 }
 
 /// Why the rollup is built from the raw rows: the labels of the figure.
-const REBUILDS: [&str; 8] = [
+const REBUILDS: [&str; 9] = [
     "first_start",
     "layout",
     "identity",
     "restored",
     "schedule",
+    CLOCK,
     WIRING,
     AUDIT,
     INPUT,
 ];
+/// Observations of the future counted: a clock ran ahead.
+pub(super) const CLOCK: &str = "clock";
 /// What the feed hangs on was touched.
 pub(super) const WIRING: &str = "wiring";
 /// An audit found wrong opening time.
@@ -82,6 +85,7 @@ pub(super) fn label_of(unusable: &Unusable) -> &'static str {
         Unusable::Identity => "identity",
         Unusable::Future => "restored",
         Unusable::Schedule => "schedule",
+        Unusable::Ahead => CLOCK,
         Unusable::Touched(_) => WIRING,
     }
 }
@@ -177,7 +181,7 @@ fn describe_feed() {
     );
     describe_gauge!(
         "uptally_feed_polls_only",
-        "1 while new rows are found by polling alone, by configuration or because notifications do not work"
+        "1 while new rows are found by polling alone, by configuration or because notifications do not work at the moment"
     );
     describe_counter!("uptally_feed_sleeps_total", "Times that the follower fell asleep");
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::DaemonError;
+use super::attend::is_at_work;
 use crate::audit::{Difference, Sample};
-use crate::db::DbError;
+use crate::db::{Backend, DbError};
 use crate::failpoint;
 use crate::feed::Cursor;
+use crate::feed::doorbell::Doorbell;
 use crate::ledger::{Flush, FlushError, Ledger};
 use crate::rollup::Rollup;
 
@@ -18,13 +20,23 @@ const FLUSH_PAUSE_FACTOR: u32 = 50;
 /// But the tables are never older than this, and what a restart reads again is bounded.
 const FLUSH_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// The log tells of a flush that takes longer than this, and again after as long.
+const LONG_FLUSH: Duration = Duration::from_mins(1);
+
 /// The ledger comes back with what came of the flush.
 type Flushed = (Ledger, Result<Vec<Difference>, FlushError>);
 
 /// The ledger, at rest or flushing in a task of its own.
 pub(super) struct Flusher {
     ledger: Option<Ledger>,
+    /// The process that serves the ledger's session.
+    backend: Backend,
+    /// See [`super::Settings::answer_deadline`].
+    answer_deadline: Duration,
     flushing: Option<JoinHandle<Flushed>>,
+    /// When the flush that is under way is looked after, and told of, next.
+    look_at: Instant,
+    tell_at: Instant,
     /// The next flush replaces everything; see [`Flush::replace`].
     replace: Option<Vec<String>>,
     started: Instant,
@@ -36,10 +48,14 @@ pub(super) struct Flusher {
 
 impl Flusher {
     /// At rest. `replace`: see [`Flush::replace`].
-    pub fn new(ledger: Ledger, replace: Option<Vec<String>>) -> Self {
+    pub fn new(ledger: Ledger, answer_deadline: Duration, replace: Option<Vec<String>>) -> Self {
         Flusher {
+            backend: ledger.backend(),
+            answer_deadline,
             ledger: Some(ledger),
             flushing: None,
+            look_at: Instant::now(),
+            tell_at: Instant::now(),
             replace,
             started: Instant::now(),
             due: Instant::now(),
@@ -85,6 +101,8 @@ impl Flusher {
         let Some(mut ledger) = self.ledger.take() else { return };
         self.started = Instant::now();
         self.flushing_since = self.dirty_since.take();
+        self.look_at = self.started + self.answer_deadline;
+        self.tell_at = self.started + LONG_FLUSH;
         let drop_before = rollup.prune();
         let flush = Flush {
             dirty: rollup.take_dirty(),
@@ -101,34 +119,56 @@ impl Flusher {
         }));
     }
 
-    /// Returns when the flush that is under way is over, with what its audit found; never if there is none.
-    pub async fn finished(&mut self) -> Result<Vec<Difference>, DaemonError> {
-        match self.flushing.as_mut() {
-            None => std::future::pending().await,
-            Some(flushing) => {
-                let ended = flushing.await;
-                self.flushing = None;
-                let (ledger, outcome) =
-                    ended.map_err(|error| DbError::Unexpected(format!("a flush broke off: {error}")))?;
-                self.ledger = Some(ledger);
-                let found = outcome?;
-                self.flushing_since = None;
-                failpoint::hit("flush.known")?;
-                let took = self.started.elapsed();
-                metrics::histogram!("uptally_ledger_flush_seconds").record(took);
-                self.due = self
-                    .due
-                    .max(Instant::now() + (took * FLUSH_PAUSE_FACTOR).min(FLUSH_PAUSE_MAX));
-                Ok(found)
+    /// Returns when the flush that is under way is over, with what its audit found; never if there is none. An error if the
+    /// server is not at work on it any more, which `doorbell` can tell.
+    pub async fn finished(&mut self, doorbell: &Doorbell) -> Result<Vec<Difference>, DaemonError> {
+        let Some(flushing) = &mut self.flushing else {
+            return std::future::pending().await;
+        };
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut *flushing => break ended,
+                () = tokio::time::sleep_until(self.look_at.into()) => {
+                    is_at_work(doorbell, self.backend, self.answer_deadline).await?;
+                }
             }
-        }
+            let now = Instant::now();
+            self.look_at = now + self.answer_deadline;
+            if self.tell_at < now {
+                self.tell_at = now + LONG_FLUSH;
+                let (since, server) = (self.started.elapsed(), self.backend);
+                tracing::warn!(?since, %server, "a flush takes long: the rollup tables grow old meanwhile");
+            }
+        };
+        self.flushing = None;
+        let (ledger, outcome) = ended.map_err(|error| DbError::Unexpected(format!("a flush broke off: {error}")))?;
+        self.ledger = Some(ledger);
+        let found = outcome?;
+        self.flushing_since = None;
+        failpoint::hit("flush.known")?;
+        let took = self.started.elapsed();
+        metrics::histogram!("uptally_ledger_flush_seconds").record(took);
+        self.due = self
+            .due
+            .max(Instant::now() + (took * FLUSH_PAUSE_FACTOR).min(FLUSH_PAUSE_MAX));
+        Ok(found)
     }
 
     /// Waits for the flush that is under way.
-    pub async fn wait(&mut self) -> Result<(), DaemonError> {
+    pub async fn wait(&mut self, doorbell: &Doorbell) -> Result<(), DaemonError> {
         if self.flushing.is_some() {
-            self.finished().await?;
+            self.finished(doorbell).await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        // A flush of a life that is over would only keep its session, and what it has locked.
+        if let Some(flushing) = &self.flushing {
+            flushing.abort();
+        }
     }
 }

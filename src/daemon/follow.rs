@@ -1,29 +1,28 @@
 //! One session of following: from load or rebuild to shutdown or the loss of the database.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::attend::{Halt, Outside, READ_PATIENCE, answer, attend, working};
 use super::flusher::Flusher;
 use super::lead::lead;
-use super::{DaemonError, FeedState, Point, Pulse, Request, Settings, Status, asked, figures};
+use super::{DaemonError, FeedState, Point, Settings, Status, asked, figures};
 use crate::audit::{Difference, OPENING_TIME, Sample};
 use crate::clock::Clock;
 use crate::db::wiring::Wiring;
-use crate::db::{Database, DbError, Session};
+use crate::db::{Backend, Database, DbError, Session};
 use crate::failpoint;
 use crate::feed::doorbell::{Doorbell, Sleep, Wake};
 use crate::feed::{self, Cursor, Reading, Scope};
 use crate::ledger::{Ledger, Loaded};
-use crate::rollup::{FUTURE_MAX_US, Rollup};
+use crate::rollup::{AHEAD_MAX_US, FUTURE_MAX_US, ReadBack, Rollup};
+use crate::time::Timestamp;
 
 /// A batch of more rows than this is applied in pieces, with requests answered in between.
 const SMALL_BATCH_ROWS: usize = 20_000;
-
-/// A request waits so long for a read that is under way: the read may have begun before what whoever asks has just
-/// written, and the next one sees it. Later it gets the point before the read.
-const READ_PATIENCE: Duration = Duration::from_millis(100);
 
 /// While rows stream in, looking for them takes at most this part of the time, so that writers on the same machine
 /// keep the rest: a look that took 1 ms is followed by a pause of 10.
@@ -35,9 +34,6 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// not cost the others their freshness, and growing, because it may be long.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(50);
-
-/// The server must have begun to answer after this; else its process is frozen, and another session is taken.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often figures of the rollup are updated.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
@@ -54,14 +50,14 @@ pub(super) struct Following<'a> {
     clock: &'a Clock,
     settings: Settings,
     status: &'a watch::Sender<Status>,
-    pulse: &'a Pulse,
     rollup: Rollup,
     /// The point that the rollup is at.
     cursor: Cursor,
     reader: Session,
     /// The reader's process at the server.
-    reader_pid: i32,
+    reader_backend: Backend,
     doorbell: Doorbell,
+    bell_due: Instant,
     flusher: Flusher,
     /// What the feed hangs on, as of a point at or before the cursor.
     wiring: Wiring,
@@ -71,13 +67,13 @@ pub(super) struct Following<'a> {
     sample: Option<Sample>,
     /// What drifted, and is to be recomputed with the next read.
     heal: Heal,
+    /// What counts by now, and is to be read back with the next read. As long as there is some, memory is not of the cursor.
+    due: Vec<ReadBack>,
     gauges_due: Instant,
     /// When the last look began: what it did not find was committed later.
     looked_at: Option<Instant>,
     /// When the bell rang: asleep, what the next look finds was committed just before.
     rung_at: Option<Instant>,
-    /// Who had the present read, and is to be answered with it.
-    asked: Option<Request>,
     /// The last look found rows, so the next one probably will.
     streaming: bool,
 }
@@ -93,21 +89,20 @@ struct Heal {
 enum Woken {
     Rested,
     Rung,
-    Shutdown,
 }
 
 impl<'a> Following<'a> {
-    /// Takes the lead, raises the epoch, and loads or rebuilds.
+    /// Takes the lead, raises the epoch, and loads or rebuilds. `left`: see [`lead`].
     pub async fn start(
         database: &Database,
         clock: &'a Clock,
         settings: Settings,
         status: &'a watch::Sender<Status>,
-        pulse: &'a Pulse,
+        left: &mut Vec<Backend>,
     ) -> Result<Self, DaemonError> {
         let began = Instant::now();
         // Whoever stands by changes nothing, not even the schema.
-        let doorbell = lead(database, settings, status).await?;
+        let doorbell = lead(database, settings, status, left).await?;
         failpoint::hit("start.leading")?;
         database.migrate_if_needed().await?;
         let mut reader = database.connect("uptally follower").await?;
@@ -119,10 +114,12 @@ impl<'a> Following<'a> {
             ))
             .await
             .map_err(DbError::from)?;
-        let reader_pid = backend(&reader).await?;
+        let reader_backend = Backend::of(&reader).await?;
+        left.push(reader_backend);
         // Asked before the epoch is raised: what cannot be followed is left alone.
         sound(&Reading::start(&mut reader, Scope::Inputs).await?).await?;
         let ledger = Ledger::open(database).await?;
+        left.push(ledger.backend());
         failpoint::hit("start.epoch_raised")?;
         let reading = Reading::start(&mut reader, Scope::InputsAndRollup).await?;
         let wiring = sound(&reading).await?;
@@ -154,67 +151,78 @@ impl<'a> Following<'a> {
             clock,
             settings,
             status,
-            pulse,
             rollup,
             cursor,
             reader,
-            reader_pid,
+            reader_backend,
             doorbell,
-            flusher: Flusher::new(ledger, replace),
+            bell_due: Instant::now() + settings.check_interval,
+            flusher: Flusher::new(ledger, settings.answer_deadline, replace),
             wiring,
             wiring_due: Instant::now() + settings.check_interval,
             audit_due: Instant::now() + settings.audit_interval.unwrap_or_default(),
             sample: None,
             heal: Heal::default(),
+            due: Vec::new(),
             gauges_due: Instant::now(),
             looked_at: None,
             rung_at: None,
-            asked: None,
             streaming: false,
         })
     }
 
     /// Follows until shutdown (Ok) or until the database fails.
-    pub async fn run(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<(), DaemonError> {
+    pub async fn run(&mut self, outside: &mut Outside<'_>) -> Result<(), DaemonError> {
+        let Err(halt) = self.follow(outside).await;
+        match halt {
+            Halt::Shutdown if self.due.is_empty() => self.flush_last().await,
+            // What the next start reads again is right; memory is not.
+            Halt::Shutdown => Ok(()),
+            Halt::Failed(error) => Err(error),
+        }
+    }
+
+    async fn follow(&mut self, outside: &mut Outside<'_>) -> Result<Infallible, Halt> {
         let mut awake_until = Instant::now() + self.settings.awake_for;
         let mut refused_pause = REFUSED_PAUSE_MIN;
         loop {
             self.doorbell.wake_up().await?;
             let began = Instant::now();
+            if self.bell_due <= began {
+                self.bell_due = began + self.settings.check_interval;
+                let looking = self
+                    .doorbell
+                    .look_after(&self.reader.client, self.settings.queue_usage_max);
+                let point = || point_of(&mut self.rollup, &self.cursor);
+                attend(looking, outside, began, self.settings.answer_deadline, point, None).await?;
+            }
             let mut rest = self.settings.awake_interval;
-            if self.read(requests, self.streaming, false).await? {
+            if self.read(outside, self.streaming, false).await? {
                 rest = rest.max((began.elapsed() * READ_PAUSE_FACTOR).min(READ_PAUSE_MAX));
                 awake_until = Instant::now() + self.settings.awake_for;
                 refused_pause = REFUSED_PAUSE_MIN;
             }
             let woken = if Instant::now() < awake_until {
-                self.pause(rest, false, requests, shutdown).await?
+                self.pause(rest, false, outside).await?
             } else if self.doorbell.wake() == Wake::Poll {
-                self.pause(self.settings.poll_interval, false, requests, shutdown)
-                    .await?
+                self.pause(self.settings.poll_interval, false, outside).await?
             } else {
                 match self.doorbell.fall_asleep().await? {
                     Sleep::Refused => {
-                        let woken = self.pause(refused_pause, false, requests, shutdown).await?;
+                        let woken = self.pause(refused_pause, false, outside).await?;
                         refused_pause = (refused_pause * 2).min(REFUSED_PAUSE_MAX);
                         woken
                     }
                     // A writer that did not ring had committed before the key was ours: this read sees it.
-                    Sleep::Granted if self.read_before_sleep(requests).await? => Woken::Rung,
+                    Sleep::Granted if self.read_before_sleep(outside).await? => Woken::Rung,
                     Sleep::Granted => {
                         metrics::counter!("uptally_feed_sleeps_total").increment(1);
                         refused_pause = REFUSED_PAUSE_MIN;
-                        self.pause(self.settings.poll_interval, true, requests, shutdown)
-                            .await?
+                        self.pause(self.settings.poll_interval, true, outside).await?
                     }
                 }
             };
             match woken {
-                Woken::Shutdown => return self.flush_last().await,
                 // A bell means rows that the next look finds; those keep us awake, a bell for nothing does not.
                 Woken::Rung | Woken::Rested => {}
             }
@@ -222,9 +230,9 @@ impl<'a> Following<'a> {
     }
 
     /// The look between getting the key and waiting for the bell.
-    async fn read_before_sleep(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<bool, DaemonError> {
+    async fn read_before_sleep(&mut self, outside: &mut Outside<'_>) -> Result<bool, Halt> {
         failpoint::hit("sleep.granted")?;
-        self.read(requests, false, false).await
+        self.read(outside, false, false).await
     }
 
     /// Returns why, when the lead is lost.
@@ -234,22 +242,28 @@ impl<'a> Following<'a> {
 
     /// Brings the rollup to the present. True if there was something new. `expected`: something probably is, so that
     /// asking first whether anything changed would only be one question more. `audits`: takes a sample.
-    async fn read(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        expected: bool,
-        audits: bool,
-    ) -> Result<bool, DaemonError> {
+    async fn read(&mut self, outside: &mut Outside<'_>, expected: bool, audits: bool) -> Result<bool, Halt> {
         let began = Instant::now();
         self.sample = None;
-        let due = self.rollup.set_now(self.clock.now());
+        let now = self.clock.now();
+        self.due.extend(self.rollup.set_now(now));
+        let ran_ahead = self.counts_ahead_of_clocks(now, outside, began).await?;
+        if ran_ahead {
+            tracing::warn!(
+                newest = ?self.rollup.newest(),
+                %now,
+                "observations of the future count: a clock ran ahead; everything is read again"
+            );
+            self.heal.all = true;
+        }
         let checks = self.wiring_due <= began;
-        let expected = expected || audits || checks || self.heal.is_wanted() || !due.is_empty();
+        let expected = expected || audits || checks || self.heal.is_wanted() || !self.due.is_empty();
         let index = self.rollup.index();
         if !expected {
             let asking = feed::current(&self.reader.client);
             let point = || point_of(&mut self.rollup, &self.cursor);
-            if attend(asking, &mut self.asked, requests, began, point, self.pulse, None).await? == self.cursor {
+            let deadline = self.settings.answer_deadline;
+            if attend(asking, outside, began, deadline, point, None).await? == self.cursor {
                 self.streaming = false;
                 self.is_current(began);
                 return Ok(false);
@@ -259,25 +273,13 @@ impl<'a> Following<'a> {
         let looking = Reading::look(&mut self.reader, &self.cursor, &index);
         let point = || point_of(&mut self.rollup, &self.cursor);
         // It may take long, and so may a table that somebody has locked.
-        let server = Server {
-            doorbell: &self.doorbell,
-            reader_pid: self.reader_pid,
-            pulse: self.pulse,
-        };
-        let attended = attend(
-            looking,
-            &mut self.asked,
-            requests,
-            began,
-            point,
-            self.pulse,
-            Some(&server),
-        );
-        let (reading, mut delta) = attended.await?;
+        let (pulse, deadline) = (outside.pulse, self.settings.answer_deadline);
+        let server = (&self.doorbell, self.reader_backend);
+        let (reading, mut delta) = attend(looking, outside, began, deadline, point, Some(server)).await?;
         failpoint::hit("read.looked")?;
         let mut touched = Vec::new();
         if checks || delta.wants_rebuild() {
-            let wiring = server.working(sound(&reading)).await?;
+            let wiring = working(sound(&reading), pulse, deadline, server).await?;
             touched = wiring.touched_since(self.wiring.marks());
             if !touched.is_empty() {
                 tracing::warn!(
@@ -291,9 +293,11 @@ impl<'a> Following<'a> {
             self.wiring_due = began + self.settings.check_interval;
         }
         let is_news = !delta.is_empty();
-        let heal = std::mem::take(&mut self.heal);
+        let (heal, due) = (std::mem::take(&mut self.heal), std::mem::take(&mut self.due));
         let reason = if !touched.is_empty() {
             figures::WIRING
+        } else if ran_ahead {
+            figures::CLOCK
         } else if heal.all {
             figures::AUDIT
         } else {
@@ -309,11 +313,11 @@ impl<'a> Following<'a> {
         let large = rows > SMALL_BATCH_ROWS || delta.has_invalidations();
         let before = large.then(|| point_of(&mut self.rollup, &self.cursor));
         let pause = || {
-            self.pulse.beat();
+            pulse.beat();
             if let Some(before) = &before
                 && began.elapsed() > READ_PATIENCE
             {
-                while let Some(request) = self.asked.take().or_else(|| requests.try_recv().ok()) {
+                while let Some(request) = outside.asked.take().or_else(|| outside.requests.try_recv().ok()) {
                     answer(request, || before.clone());
                 }
             }
@@ -321,19 +325,23 @@ impl<'a> Following<'a> {
         if delta.wants_rebuild() {
             tracing::info!(reason, "the rollup is built from the raw rows");
             figures::rebuild_begins(reason);
-            // A clock that was put back moves nothing back.
-            let now = self.rollup.future_limit().plus(-FUTURE_MAX_US);
+            // A clock that was put back moves nothing back, unless it was wrong before.
+            let now = if ran_ahead {
+                now
+            } else {
+                self.rollup.future_limit().plus(-FUTURE_MAX_US)
+            };
             let rebuild = reading.rebuild(self.settings.limits, now, self.settings.batch_rows_max, pause);
-            self.rollup = server.working(rebuild).await?;
+            self.rollup = working(rebuild, pulse, deadline, server).await?;
             self.flusher.replace(self.wiring.marks());
         } else {
             let apply = reading.apply(delta, due, &mut self.rollup, pause);
-            server.working(apply).await?;
+            working(apply, pulse, deadline, server).await?;
         }
         failpoint::hit("read.applied")?;
         let audit_began = Instant::now();
         let sample = if audits {
-            server.working(Sample::take(&reading, &self.rollup)).await?
+            working(Sample::take(&reading, &self.rollup), pulse, deadline, server).await?
         } else {
             None
         };
@@ -357,6 +365,24 @@ impl<'a> Following<'a> {
             metrics::histogram!("uptally_feed_read_seconds").record(began.elapsed());
         }
         Ok(changed)
+    }
+
+    /// Whether an observation counts that is dated in the future by our own clock and by the database's. One clock alone may be
+    /// behind.
+    async fn counts_ahead_of_clocks(
+        &mut self,
+        now: Timestamp,
+        outside: &mut Outside<'_>,
+        began: Instant,
+    ) -> Result<bool, Halt> {
+        let counts = |rollup: &Rollup, now: Timestamp| rollup.newest() >= Some(now.plus(AHEAD_MAX_US));
+        if !counts(&self.rollup, now) {
+            return Ok(false);
+        }
+        let asking = feed::clock(&self.reader.client);
+        let point = || point_of(&mut self.rollup, &self.cursor);
+        let theirs = attend(asking, outside, began, self.settings.answer_deadline, point, None).await?;
+        Ok(counts(&self.rollup, theirs))
     }
 
     /// Compares a sample of the cursor's point with memory; the next flush, of the same point, compares it with the
@@ -401,13 +427,7 @@ impl<'a> Following<'a> {
     }
 
     /// Lets time pass, answering requests and flushing when it is due.
-    async fn pause(
-        &mut self,
-        length: Duration,
-        asleep: bool,
-        requests: &mut mpsc::Receiver<Request>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<Woken, DaemonError> {
+    async fn pause(&mut self, length: Duration, asleep: bool, outside: &mut Outside<'_>) -> Result<Woken, Halt> {
         if self.doorbell.is_closed() {
             return Err(DbError::Unexpected("the listening session ended".to_owned()).into());
         }
@@ -416,7 +436,7 @@ impl<'a> Following<'a> {
             && self.flusher.is_free(&self.rollup)
         {
             self.audit_due = Instant::now() + interval;
-            self.read(requests, true, true).await?;
+            self.read(outside, true, true).await?;
         }
         let sample = self.sample.take();
         self.flusher
@@ -426,22 +446,23 @@ impl<'a> Following<'a> {
             self.gauges_due = Instant::now() + GAUGES_EVERY;
             self.gauges();
         }
-        let rested = self.pulse.during(tokio::time::sleep(length));
+        let pulse = outside.pulse;
+        let rested = pulse.during(tokio::time::sleep(length));
         tokio::pin!(rested);
         loop {
             tokio::select! {
                 biased;
-                () = asked(shutdown) => return Ok(Woken::Shutdown),
-                Some(request) = requests.recv() => {
+                () = asked(outside.shutdown) => return Err(Halt::Shutdown),
+                Some(request) = outside.requests.recv() => {
                     // What was committed before the question belongs into the answer. Looking does not need us awake:
                     // who writes meanwhile rings, and the bell stays rung.
-                    self.asked = Some(request);
+                    outside.asked = Some(request);
                     if asleep {
                         // Who wrote has rung, and the bell is on its way.
                         self.rung_at = Some(Instant::now());
                     }
-                    let changed = self.read(requests, true, false).await?;
-                    if let Some(request) = self.asked.take() {
+                    let changed = self.read(outside, true, false).await?;
+                    if let Some(request) = outside.asked.take() {
                         answer(request, || point_of(&mut self.rollup, &self.cursor));
                     }
                     if changed {
@@ -455,7 +476,7 @@ impl<'a> Following<'a> {
                     self.rung_at = Some(Instant::now());
                     return Ok(Woken::Rung);
                 }
-                found = self.flusher.finished() => {
+                found = self.flusher.finished(&self.doorbell) => {
                     self.tell_unflushed();
                     self.drifted(&found?);
                 }
@@ -481,10 +502,10 @@ impl<'a> Following<'a> {
     }
 
     async fn flush_last(&mut self) -> Result<(), DaemonError> {
-        self.flusher.wait().await?;
+        self.flusher.wait(&self.doorbell).await?;
         failpoint::hit("stop.last_flush")?;
         self.flusher.start(&mut self.rollup, &self.cursor, None);
-        self.flusher.wait().await?;
+        self.flusher.wait(&self.doorbell).await?;
         Ok(())
     }
 }
@@ -504,105 +525,9 @@ impl Heal {
     }
 }
 
-/// The process that serves a session.
-async fn backend(session: &Session) -> Result<i32, DbError> {
-    let row = session
-        .client
-        .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
-        .await?;
-    Ok(row.try_get(0)?)
-}
-
 fn point_of(rollup: &mut Rollup, cursor: &Cursor) -> Point {
     Point {
         snapshot: rollup.snapshot(),
         cursor: cursor.clone(),
-    }
-}
-
-/// The process at the server that reads for us, and who can tell whether it is at work.
-struct Server<'a> {
-    doorbell: &'a Doorbell,
-    reader_pid: i32,
-    pulse: &'a Pulse,
-}
-
-impl Server<'_> {
-    async fn is_at_work(&self) -> Result<bool, DbError> {
-        self.doorbell.is_at_work(self.reader_pid).await
-    }
-
-    /// Waits for work that may take any time. The pulse beats as long as the server is at it.
-    async fn working<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, DaemonError>
-    where
-        DaemonError: From<E>,
-    {
-        let mut every = tokio::time::interval_at((Instant::now() + ANSWER_DEADLINE).into(), ANSWER_DEADLINE);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => {
-                    self.pulse.beat();
-                    return Ok(done?);
-                }
-                _ = every.tick() => {
-                    if self.is_at_work().await? {
-                        self.pulse.beat();
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Waits for an answer of the database; meanwhile, after a moment, whoever asks for a point gets the one before it.
-/// Gives up if the answer is late and the server is not even at work on it. `server`: None for a question that is never
-/// long.
-async fn attend<T>(
-    answer_of_database: impl Future<Output = Result<T, DbError>>,
-    asked: &mut Option<Request>,
-    requests: &mut mpsc::Receiver<Request>,
-    began: Instant,
-    mut point: impl FnMut() -> Point,
-    pulse: &Pulse,
-    server: Option<&Server<'_>>,
-) -> Result<T, DaemonError> {
-    let patience = tokio::time::sleep_until((began + READ_PATIENCE).into());
-    let deadline = tokio::time::sleep_until((began + ANSWER_DEADLINE).into());
-    tokio::pin!(answer_of_database, patience, deadline);
-    loop {
-        tokio::select! {
-            biased;
-            answered = &mut answer_of_database => {
-                pulse.beat();
-                return Ok(answered?);
-            }
-            () = &mut patience, if !patience.is_elapsed() => {
-                if let Some(request) = asked.take() {
-                    answer(request, &mut point);
-                }
-            }
-            Some(request) = requests.recv(), if patience.is_elapsed() => answer(request, &mut point),
-            () = &mut deadline => {
-                let is_at_work = match server {
-                    Some(server) => server.is_at_work().await?,
-                    None => false,
-                };
-                if !is_at_work {
-                    let why = format!("the database has not answered for {ANSWER_DEADLINE:?}");
-                    return Err(DbError::Unexpected(why).into());
-                }
-                pulse.beat();
-                deadline.as_mut().reset((Instant::now() + ANSWER_DEADLINE).into());
-            }
-        }
-    }
-}
-
-fn answer(request: Request, point: impl FnOnce() -> Point) {
-    // Whoever asked may have gone.
-    if !request.is_closed() {
-        let _ = request.send(point());
     }
 }

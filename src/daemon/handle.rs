@@ -119,6 +119,11 @@ impl Handle {
         self.status.wait_for(|status| status.following.is_ok()).await.is_ok()
     }
 
+    /// Returns when the daemon does not follow any more, for whatever reason; false if it has ended.
+    pub async fn stopped(&mut self) -> bool {
+        self.status.wait_for(|status| status.following.is_err()).await.is_ok()
+    }
+
     /// The present. None if the daemon has ended or does not answer.
     pub async fn point(&self) -> Option<Point> {
         let (answer, point) = oneshot::channel();

@@ -5,21 +5,26 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{DaemonError, FeedState, Settings, Standby, Status};
-use crate::db::{Database, DbError};
+use crate::db::{Backend, Database, DbError};
 use crate::feed::doorbell::Doorbell;
 
 /// How often a daemon that stands by tries to take the lead, and after how many tries it looks who has it.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 const TRIES_PER_LOOK: u32 = 10;
 
-/// Opens the doorbell and takes the lead; waits, or refuses, while another daemon has it.
+/// Opens the doorbell and takes the lead; waits, or refuses, while another daemon has it. `left`: processes of the server
+/// that served our sessions before, which are ended, and those that do now.
 pub(super) async fn lead(
     database: &Database,
     settings: Settings,
     status: &watch::Sender<Status>,
+    left: &mut Vec<Backend>,
 ) -> Result<Doorbell, DaemonError> {
     let began = Instant::now();
-    let mut doorbell = Doorbell::connect(database, settings.wake).await?;
+    let mut doorbell = Doorbell::connect(database, settings.wake, settings.heartbeat).await?;
+    // One that the server takes for alive still has the lead, and another one the row of the checkpoint.
+    Backend::end(left, doorbell.client()).await?;
+    *left = vec![doorbell.backend()];
     let lost = doorbell.lost();
     tokio::pin!(lost);
     let mut leader = String::new();

@@ -7,6 +7,7 @@
 //! Losing the database session throws memory away: it is loaded again from the ledger, whose rows and cursor
 //! belong together. That one rule covers crashes of the server, promotions and restores.
 
+mod attend;
 mod figures;
 mod flusher;
 mod follow;
@@ -27,8 +28,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::db::{Database, DbError};
+use crate::db::{Backend, Database, DbError};
 use crate::ledger::FlushError;
+use attend::Outside;
 use follow::Following;
 
 /// Requests for a point that wait at most; a sender waits beyond that.
@@ -85,6 +87,8 @@ pub struct Daemon {
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<Status>,
     pulse: Pulse,
+    /// The processes of the server that served the sessions of the last life.
+    left: Vec<Backend>,
 }
 
 impl Daemon {
@@ -108,6 +112,7 @@ impl Daemon {
             requests,
             status,
             pulse,
+            left: Vec::new(),
         };
         (daemon, handle)
     }
@@ -159,16 +164,22 @@ impl Daemon {
         shutdown: &mut watch::Receiver<bool>,
         backoff: &mut Duration,
     ) -> Result<(), DaemonError> {
-        let start = Following::start(&self.database, &self.clock, self.settings, &self.status, &self.pulse);
+        let start = Following::start(&self.database, &self.clock, self.settings, &self.status, &mut self.left);
         let mut following = tokio::select! {
             following = self.pulse.during(start) => following?,
             () = asked(shutdown) => return Ok(()),
         };
         let began = Instant::now();
         let lost = following.lost();
+        let mut outside = Outside {
+            requests: &mut self.requests,
+            asked: None,
+            shutdown,
+            pulse: &self.pulse,
+        };
         let outcome = tokio::select! {
             biased;
-            outcome = following.run(&mut self.requests, shutdown) => outcome,
+            outcome = following.run(&mut outside) => outcome,
             // Even in the middle of a long read.
             error = lost => Err(error.into()),
         };

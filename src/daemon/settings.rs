@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::feed::doorbell::Wake;
+use crate::feed::doorbell::{HEARTBEAT, QUEUE_USAGE_MAX, Wake};
 use crate::rollup::Limits;
 
 /// What a daemon does while another one is active on its database.
@@ -27,7 +27,7 @@ pub struct Settings {
     pub awake_for: Duration,
     /// Rows sorted in memory at once.
     pub batch_rows_max: usize,
-    /// It is looked at tables, triggers and functions so often at least.
+    /// It is looked at tables, triggers and functions so often at least, and at notifications.
     pub check_interval: Duration,
     /// Pause between two audits of a store against its raw rows; None: no audits.
     pub audit_interval: Option<Duration>,
@@ -40,6 +40,14 @@ pub struct Settings {
     /// How long another daemon may take to go before we refuse: one that was just killed holds its lock until the
     /// server has noticed.
     pub lead_patience: Duration,
+    /// The listening session is asked so often whether it lives, and may take as long to answer; the server ends it when
+    /// it was silent for six times that.
+    pub heartbeat: Duration,
+    /// The server must have begun with what it is asked after this; else its process is frozen, or the line is broken, and
+    /// another session is taken.
+    pub answer_deadline: Duration,
+    /// See [`QUEUE_USAGE_MAX`].
+    pub queue_usage_max: f64,
     /// Not ready when memory was not known to be the present for longer than this.
     pub lag_ready_max: Duration,
 }
@@ -58,6 +66,9 @@ impl Default for Settings {
             limits: Limits::default(),
             standby: Standby::Wait,
             lead_patience: Duration::from_secs(30),
+            heartbeat: HEARTBEAT,
+            answer_deadline: Duration::from_secs(10),
+            queue_usage_max: QUEUE_USAGE_MAX,
             lag_ready_max: Duration::from_secs(5),
         }
     }

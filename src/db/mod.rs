@@ -3,6 +3,7 @@
 //! A database is a value ([`Database`]), not a global: everything that talks to one takes it as an
 //! argument, so that a fleet may be spread over several one day.
 
+mod backend;
 mod error;
 mod parameters;
 mod roles;
@@ -11,6 +12,7 @@ mod tls;
 mod types;
 pub mod wiring;
 
+pub use backend::Backend;
 pub use error::{DbError, LOGIN_PAUSE, LoginRefused};
 pub use parameters::{Parameters, ParametersError, TlsFiles};
 pub use roles::{Grants, RoleName, RoleNameError};
@@ -32,6 +34,10 @@ use tls::Verified;
 /// How long a session may be silent before the server looks whether our machine is still there, and how long it
 /// then waits: sessions of a lost machine must not hold their locks for ever.
 const KEEPALIVES: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
+
+/// A setting that the server reports at the start of a session, and that nothing here depends on: whether it arrived says
+/// whether the others did.
+const MARK: (&str, &str) = ("IntervalStyle", "iso_8601");
 
 /// How long data may stay unacknowledged before a TCP connection counts as broken.
 const PEER_GONE_AFTER: Duration = Duration::from_secs(15);
@@ -114,6 +120,7 @@ impl Database {
         let client = match self.parameters.tls().cloned() {
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+                is_set(&connection)?;
                 tokio::spawn(drive(connection, bell));
                 client
             }
@@ -122,6 +129,7 @@ impl Database {
                 let broken = |error: tokio::task::JoinError| DbError::Unexpected(error.to_string());
                 let verified = read.await.map_err(broken)??;
                 let (client, connection) = config.connect(verified).await.map_err(refused)?;
+                is_set(&connection)?;
                 tokio::spawn(drive(connection, bell));
                 client
             }
@@ -145,7 +153,9 @@ impl Database {
             .keepalives_retries(3);
         let options = config.get_options().unwrap_or_default();
         config.options(format!(
-            "{options} {KEEPALIVES} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
+            "{options} {KEEPALIVES} -c {}={} -c TimeZone=UTC -c search_path=pg_catalog,pg_temp -c statement_timeout={}",
+            MARK.0,
+            MARK.1,
             self.statement_timeout.as_millis()
         ));
         config
@@ -154,6 +164,22 @@ impl Database {
     fn refused(&self) -> MutexGuard<'_, Option<LoginRefused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a session whose settings did not arrive: its search path is not ours, nor is its pace.
+fn is_set<S, T>(connection: &Connection<S, T>) -> Result<(), DbError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    if connection.parameter(MARK.0) == Some(MARK.1) {
+        return Ok(());
+    }
+    Err(DbError::Unexpected(
+        "the settings of our session do not arrive (is there a pooler in between that ignores options?): connect to the \
+         server itself"
+            .to_owned(),
+    ))
 }
 
 fn count_session(name: &str, outcome: &'static str, count: u64) {

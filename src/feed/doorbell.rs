@@ -10,14 +10,18 @@
 //! no snapshot decides anything, so isolation levels, savepoints and prepared transactions do not
 //! matter. The poll floor bounds the delay should a notification get lost all the same.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use super::IN_RECOVERY;
-use crate::db::{Database, DbError, Session};
+use crate::db::{Backend, Database, DbError, Session};
+use crate::failpoint;
 
 /// The key; `uptally.ring_doorbell` has the same number.
 const DOORBELL_KEY: i64 = 8_461_811_447_271_043_954;
@@ -46,12 +50,16 @@ pub enum Sleep {
 
 /// How often the session is asked whether it lives, and how long it may take to answer. So a connection that is broken
 /// without a word is noticed after ten seconds, whatever else the daemon is doing.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The server ends a session that was silent for so long, milliseconds: the heart of a daemon that is frozen does not
+/// The server ends a session that was silent for so many heartbeats: the heart of a daemon that is frozen does not
 /// beat, and neither its keys nor its place as the leader may be held for ever.
-const SILENCE_MAX_MS: u32 = 30_000;
+const SILENT_BEATS_MAX: u32 = 6;
+
+/// From this part of the server's notification queue on, writers are not let ring: when it is full, NOTIFY fails, and with
+/// it the statement of the writer. The queue is one for all databases of a server, 8 GB, and whoever listens and keeps a
+/// transaction open keeps it from being cleared.
+pub const QUEUE_USAGE_MAX: f64 = 0.25;
 
 const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 
@@ -62,7 +70,11 @@ const ECHO_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Doorbell {
     session: Arc<Session>,
+    backend: Backend,
+    /// As configured.
     wake: Wake,
+    /// Notifications do not work at the moment.
+    deaf: bool,
     asleep: bool,
     /// Why the session is lost, once it is.
     lost: watch::Receiver<Option<String>>,
@@ -72,29 +84,35 @@ pub struct Doorbell {
 impl Doorbell {
     /// Opens the session, listening and awake. None if another daemon is active on this database.
     pub async fn open(database: &Database, wake: Wake) -> Result<Option<Self>, DbError> {
-        let mut doorbell = Self::connect(database, wake).await?;
+        let mut doorbell = Self::connect(database, wake, HEARTBEAT).await?;
         Ok(doorbell.try_to_lead(database).await?.then_some(doorbell))
     }
 
     /// Opens the session, and leaves it open who leads. Refuses a server in recovery: there, a running transaction reads as
-    /// committed, and nothing can be written.
-    pub async fn connect(database: &Database, wake: Wake) -> Result<Self, DbError> {
+    /// committed, and nothing can be written. `heartbeat`: see [`HEARTBEAT`].
+    pub async fn connect(database: &Database, wake: Wake, heartbeat: Duration) -> Result<Self, DbError> {
         let session = database.connect("uptally doorbell").await?;
         let client = &session.client;
         // Postgres 13 does not know the setting, and is not supported.
         client
-            .batch_execute(&format!("SET idle_session_timeout = {SILENCE_MAX_MS}"))
+            .batch_execute(&format!(
+                "SET idle_session_timeout = {}",
+                (heartbeat * SILENT_BEATS_MAX).as_millis()
+            ))
             .await?;
         let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?;
         if row.try_get(0)? {
             return Err(DbError::Unexpected(IN_RECOVERY.to_owned()));
         }
+        let backend = Backend::of(&session).await?;
         let session = Arc::new(session);
         let (told, lost) = watch::channel(None);
-        let heart = tokio::spawn(beat(Arc::clone(&session), told));
+        let heart = tokio::spawn(beat(Arc::clone(&session), heartbeat, told));
         Ok(Doorbell {
             session,
+            backend,
             wake,
+            deaf: false,
             asleep: false,
             lost,
             heart,
@@ -111,11 +129,11 @@ impl Doorbell {
             return Ok(false);
         }
         self.listen(database).await?;
-        metrics::gauge!("uptally_feed_polls_only").set(f64::from(u8::from(self.wake == Wake::Poll)));
+        self.tell();
         Ok(true)
     }
 
-    /// Listens, and has another session ring to find out whether it is heard. If not, polling has to do.
+    /// Listens, and has another session ring to find out whether it is heard. If not, polling has to do for now.
     ///
     /// Refuses a pooler that lends its sessions to one client after the other: neither keys nor prepared statements
     /// would be ours.
@@ -140,6 +158,7 @@ impl Doorbell {
         }
         let heard = async {
             listening?;
+            failpoint::hit("start.listening")?;
             // A full queue fails here. Writers would fail by it too; whom nobody listens to, they do not notify.
             echo.client.batch_execute("NOTIFY uptally").await?;
             tokio::time::timeout(ECHO_PATIENCE, self.session.notified.notified())
@@ -149,9 +168,57 @@ impl Doorbell {
                 })
         };
         let Err(why) = heard.await else { return Ok(()) };
-        tracing::warn!(%why, "notifications do not work: new rows are found by polling alone");
-        self.wake = Wake::Poll;
+        self.fall_deaf(&why);
         Ok(())
+    }
+
+    /// Looks whether notifications still work, or again. `ringer`: another session of ours; `queue_usage_max`: see
+    /// [`QUEUE_USAGE_MAX`].
+    ///
+    /// Whoever is deaf is rung once at each look, and learns at the next one whether that was heard.
+    pub async fn look_after(&mut self, ringer: &Client, queue_usage_max: f64) -> Result<(), DbError> {
+        if self.wake == Wake::Poll {
+            return Ok(());
+        }
+        let client = &self.session.client;
+        let row = client
+            .query_one("SELECT pg_catalog.pg_notification_queue_usage()", &[])
+            .await?;
+        let usage: f64 = row.try_get(0)?;
+        if usage > queue_usage_max {
+            if !self.deaf {
+                self.fall_deaf(&format!(
+                    "the server's notification queue is {:.1} % full: a session that listens does not end its transaction",
+                    usage * 100.0
+                ));
+            }
+        } else if self.deaf {
+            let rang = self.session.notified.notified().now_or_never().is_some();
+            if rang && !self.is_closed() {
+                tracing::info!("notifications work again");
+                self.deaf = false;
+                self.tell();
+                return Ok(());
+            }
+            let rung = async {
+                client.batch_execute("LISTEN uptally").await?;
+                ringer.batch_execute("NOTIFY uptally").await
+            };
+            if let Err(error) = rung.await {
+                tracing::debug!(error = %DbError::from(error), "notifications still do not work");
+            }
+        }
+        Ok(())
+    }
+
+    fn fall_deaf(&mut self, why: &impl fmt::Display) {
+        tracing::warn!(%why, "notifications do not work: new rows are found by polling alone");
+        self.deaf = true;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        metrics::gauge!("uptally_feed_polls_only").set(f64::from(u8::from(self.wake() == Wake::Poll)));
     }
 
     /// Who leads, for people. None: nobody that can be seen.
@@ -170,9 +237,9 @@ impl Doorbell {
         Ok(Some(format!("{name}, pid {pid}{}", from.unwrap_or_default())))
     }
 
-    /// Whether writers are to ring at all.
+    /// Whether writers are to ring now.
     pub fn wake(&self) -> Wake {
-        self.wake
+        if self.deaf { Wake::Poll } else { self.wake }
     }
 
     /// Whether the session is gone.
@@ -180,11 +247,14 @@ impl Doorbell {
         self.session.is_closed()
     }
 
-    /// Whether the server says that another session of ours has begun what it was asked. One whose process is frozen
-    /// has not.
-    pub async fn is_at_work(&self, pid: i32) -> Result<bool, DbError> {
-        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND state NOT LIKE 'idle%')";
-        Ok(self.session.client.query_one(sql, &[&pid]).await?.try_get(0)?)
+    /// The session, for short questions.
+    pub fn client(&self) -> &Client {
+        &self.session.client
+    }
+
+    /// The process that serves the session.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Returns why, when the session is lost, and with it the leadership.
@@ -234,15 +304,15 @@ impl Drop for Doorbell {
 }
 
 /// Asks the server in its own pace whether the session is still there, until it is not.
-async fn beat(session: Arc<Session>, told: watch::Sender<Option<String>>) {
-    let mut every = tokio::time::interval(HEARTBEAT_EVERY);
+async fn beat(session: Arc<Session>, heartbeat: Duration, told: watch::Sender<Option<String>>) {
+    let mut every = tokio::time::interval(heartbeat);
     let why = loop {
         every.tick().await;
         let asked = session.client.batch_execute("");
-        match tokio::time::timeout(HEARTBEAT_PATIENCE, asked).await {
+        match tokio::time::timeout(heartbeat, asked).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => break format!("the listening session ended: {}", DbError::from(error)),
-            Err(_) => break format!("the listening session has not answered for {HEARTBEAT_PATIENCE:?}"),
+            Err(_) => break format!("the listening session has not answered for {heartbeat:?}"),
         }
     };
     told.send_replace(Some(why));

@@ -170,6 +170,14 @@ pub async fn current(client: &Client) -> Result<Cursor, DbError> {
     parse(row.unwrap_or_default())
 }
 
+/// The time by the database's clock.
+pub async fn clock(client: &Client) -> Result<Timestamp, DbError> {
+    Ok(client
+        .query_one("SELECT pg_catalog.clock_timestamp()", &[])
+        .await?
+        .try_get(0)?)
+}
+
 fn parse(text: &str) -> Result<Cursor, DbError> {
     text.parse()
         .map_err(|_| DbError::Unexpected(format!("the database has a snapshot that is none: {text}")))

@@ -19,6 +19,7 @@ mod presence;
 mod problem;
 mod query;
 mod routes;
+mod seldom;
 mod server;
 mod stall;
 mod v1;
@@ -48,6 +49,7 @@ pub use v1::activity::ActivityLimits;
 
 use access::Caller;
 use routes::{Asked, Rules};
+use seldom::Seldom;
 
 use crate::live::Live;
 use crate::report::{FetchError, Registry, ReportRequest, TriggerError};
@@ -252,8 +254,14 @@ fn not_ready(reason: String) -> Problem {
     Problem::new(status, kind, "Not ready", reason).retry_after(1)
 }
 
+/// Requests that met a database that is away, and reports that could not be read: any number may come.
+static AWAY: Seldom = Seldom::new();
+static UNREADABLE: Seldom = Seldom::new();
+
 fn database_away(error: &(dyn std::error::Error + 'static)) -> Problem {
-    tracing::warn!(error, "a request met a database that does not answer");
+    if let Some(untold) = AWAY.happened(Instant::now()) {
+        tracing::warn!(error, untold, "a request met a database that does not answer");
+    }
     let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "database-away");
     let detail = "the database cannot be used at the moment";
     Problem::new(status, kind, "Database away", detail).retry_after(2)
@@ -286,7 +294,10 @@ impl From<FetchError> for Problem {
             FetchError::Archive { report_id, error } => {
                 let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "archive-failed");
                 let reason = error.public_reason();
-                tracing::error!(%report_id, error = &error as &dyn std::error::Error, "unreadable report");
+                if let Some(untold) = UNREADABLE.happened(Instant::now()) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(%report_id, error, untold, "unreadable report");
+                }
                 Problem::new(status, kind, "Archive failed", reason)
             }
         }

@@ -7,7 +7,7 @@ use super::{Identity, layout};
 use crate::db::DbError;
 use crate::db::wiring::Wiring;
 use crate::feed::{Cursor, Reading};
-use crate::rollup::{Limits, Observation, Rollup, StoreNo};
+use crate::rollup::{AHEAD_MAX_US, Limits, Observation, Rollup, StoreNo};
 use crate::schedule::{Closures, Schedule, WeeklyHours};
 use crate::store::Status;
 use crate::time::Timestamp;
@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub newest: Option<Timestamp>,
     /// Whether earlier cells were dropped.
     pub truncated: bool,
+    /// When it was read, by the database's clock.
+    pub read_at: Timestamp,
     /// Marks of the wiring that the rows were made over, see [`Wiring::marks`]; None: not known.
     pub wiring: Option<Vec<String>>,
 }
@@ -38,7 +40,7 @@ impl Checkpoint {
             .transaction()
             .query_one(
                 "SELECT cursor::text, layout, system_identifier, database_oid, activity_oid, timeline, covers_from,
-                        newest, truncated, wiring
+                        newest, truncated, wiring, pg_catalog.clock_timestamp()
                  FROM uptally.checkpoint",
                 &[],
             )
@@ -62,11 +64,18 @@ impl Checkpoint {
             newest: row.try_get(7)?,
             truncated: row.try_get(8)?,
             wiring: row.try_get(9)?,
+            read_at: row.try_get(10)?,
         })
     }
 
     /// The cursor, if the rows may be continued from it; else why they must be made anew.
-    fn usable(&self, identity: &Identity, wiring: Option<&Wiring>, reading: &Reading<'_>) -> Result<&Cursor, Unusable> {
+    fn usable(
+        &self,
+        identity: &Identity,
+        wiring: Option<&Wiring>,
+        reading: &Reading<'_>,
+        now: Timestamp,
+    ) -> Result<&Cursor, Unusable> {
         let Some(cursor) = &self.cursor else {
             return Err(Unusable::NoneYet);
         };
@@ -78,6 +87,10 @@ impl Checkpoint {
         }
         if cursor.xmax() > reading.cursor().xmax() {
             return Err(Unusable::Future);
+        }
+        // By both clocks: one alone may be behind.
+        if self.newest >= Some(now.max(self.read_at).plus(AHEAD_MAX_US)) {
+            return Err(Unusable::Ahead);
         }
         let made_over = self.wiring.as_deref().unwrap_or_default();
         let touched = wiring.map_or_else(Vec::new, |wiring| wiring.touched_since(made_over));
@@ -103,6 +116,9 @@ pub enum Unusable {
     /// Its transactions have not happened here.
     #[error("its cursor lies in the future: the database was restored")]
     Future,
+    /// Observations count whose time has not come, by both clocks.
+    #[error("it counts observations of the future: a clock ran ahead")]
+    Ahead,
     /// Names what was touched.
     #[error("these were touched since it was made, and rows may have come unseen: {0}")]
     Touched(String),
@@ -159,7 +175,7 @@ impl Loaded {
                 "the timeline changed: a server was promoted, or a backup restored; the rollup goes on from what it has"
             );
         }
-        let cursor = match checkpoint.usable(&identity, wiring, reading) {
+        let cursor = match checkpoint.usable(&identity, wiring, reading, now) {
             Ok(cursor) => cursor.clone(),
             Err(reason) => return Ok(Err(reason)),
         };

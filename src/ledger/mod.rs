@@ -16,7 +16,7 @@ pub use load::{Checkpoint, Loaded, Unusable};
 use tokio_postgres::Client;
 
 use crate::audit::Sample;
-use crate::db::{Database, DbError, Session};
+use crate::db::{Backend, Database, DbError, Session};
 use crate::feed::Cursor;
 use crate::rollup::Dirty;
 use crate::time::Timestamp;
@@ -131,6 +131,7 @@ pub async fn rebuilt(client: &Client, asked: &str) -> Result<Option<usize>, DbEr
 #[derive(Debug)]
 pub struct Ledger {
     session: Session,
+    backend: Backend,
     epoch: i64,
     identity: Identity,
     months: std::collections::BTreeSet<i64>,
@@ -140,6 +141,7 @@ impl Ledger {
     /// Opens a session and raises the epoch: from here on no other daemon can write.
     pub async fn open(database: &Database) -> Result<Self, DbError> {
         let session = database.connect("uptally ledger").await?;
+        let backend = Backend::of(&session).await?;
         // A flush after a rebuild may take longer than a statement of a user.
         session
             .client
@@ -163,6 +165,7 @@ impl Ledger {
             epoch: row.try_get(0)?,
             identity,
             session,
+            backend,
             months: std::collections::BTreeSet::new(),
         })
     }
@@ -170,5 +173,10 @@ impl Ledger {
     /// This daemon's epoch.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// The process that serves the session.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 }

@@ -175,7 +175,8 @@ impl Archive {
         };
         let sync = move || {
             File::open(dir.join(file_name(report_id)))?.sync_all()?;
-            File::open(dir)?.sync_all()
+            File::open(dir)?.sync_all()?;
+            failpoint::hit("report.synced").map_err(std::io::Error::other)
         };
         let synced = tokio::task::spawn_blocking(sync).await;
         synced

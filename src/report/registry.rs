@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -169,6 +169,9 @@ pub(super) struct Inner {
     /// Reports that wait for their turn.
     pub(super) waiting: Arc<Waiting>,
     draining: AtomicBool,
+    /// Somebody looks after unfinished reports; told to look again, it does.
+    recovering: AtomicBool,
+    recover: Arc<Notify>,
     pub(super) limits: Limits,
     /// Who wants to know which reports end.
     pub(super) told: broadcast::Sender<Uuid>,
@@ -197,6 +200,8 @@ impl Registry {
                 turns: Arc::new(Semaphore::new(running_max)),
                 waiting: Arc::default(),
                 draining: AtomicBool::new(false),
+                recovering: AtomicBool::new(false),
+                recover: Arc::default(),
                 limits: Limits { running_max, ..limits },
                 told: broadcast::Sender::new(ENDINGS_MAX),
                 fresh: Mutex::new(None),
@@ -304,18 +309,25 @@ impl Registry {
     }
 
     /// Starts ending every report whose row says `running` and that nobody runs: those of an
-    /// earlier life at once, and, each time the database comes back, what its crash undid. Such a
+    /// earlier life, or of a leader before us, at once, and, each time the table is reached by another session, what a crash
+    /// of the server undid. Such a
     /// report is run again as of its recorded instant, once the rollups are loaded; it has failed
-    /// if they do not reach back that far any more. Call it once, in a tokio runtime.
+    /// if they do not reach back that far any more. Call it in a tokio runtime, and again whenever the database may be
+    /// another one: after a failover nobody else may use the table for long.
     pub fn recover(&self) {
+        let recover = Arc::clone(&self.inner.recover);
+        if self.inner.recovering.swap(true, Ordering::Relaxed) {
+            return recover.notify_one();
+        }
         let inner = Arc::downgrade(&self.inner);
         let mut sessions = self.inner.table.sessions();
         tokio::spawn(async move {
             while let Some(inner) = inner.upgrade() {
                 inner.end_unfinished().await;
                 drop(inner);
-                if sessions.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    changed = sessions.changed() => if changed.is_err() { return },
+                    () = recover.notified() => {}
                 }
             }
         });

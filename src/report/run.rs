@@ -187,7 +187,6 @@ impl Inner {
             let reason = error.public_reason();
             ending = self.remember(report_id, Ending::Failed { reason, duration });
         }
-        failpoint::pass("report.synced");
         let mut backoff = Backoff::new();
         while let Err(error) = self.table.finish(report_id, &ending).await {
             tracing::warn!(error = &error as &dyn Error, "end not recorded yet");

@@ -52,6 +52,10 @@ pub type StoreNo = u32;
 /// their time comes, so that a poller with a wrong clock cannot move the fleet into the future.
 pub const FUTURE_MAX_US: i64 = HOUR_US;
 
+/// An observation that counts although every clock says that it is dated further ahead than this was let in by a clock that
+/// ran ahead. One that is less far ahead moves nothing for good: memory keeps a day more than windows reach.
+pub const AHEAD_MAX_US: i64 = FUTURE_MAX_US + DAY_US;
+
 /// How long before the newest observation cells stay in memory: the reach of a report's windows.
 pub const MEMORY_US: i64 = WINDOW_REACH_US + DAY_US;
 
@@ -611,7 +615,6 @@ impl Rollup {
         true
     }
 
-    /// Observations from here on are held.
     /// Observations dated from here on do not count yet.
     pub fn future_limit(&self) -> Timestamp {
         self.now.plus(FUTURE_MAX_US)

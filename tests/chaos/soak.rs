@@ -10,7 +10,7 @@ use uptally::failpoint::POINTS;
 
 use crate::support::proxy::{CutAt, Proxy, Weather};
 use crate::support::reporter::Reporter;
-use crate::support::resources::Resources;
+use crate::support::resources::{Resources, Trend};
 use crate::support::serve::Serve;
 use crate::world::World;
 
@@ -63,12 +63,6 @@ impl Fault {
     }
 }
 
-/// At the end of a round.
-struct Sample {
-    at: Duration,
-    resources: Resources,
-}
-
 struct Soak {
     world: World,
     rng: Rng,
@@ -82,8 +76,8 @@ struct Soak {
 
 /// Runs for so long. Panics at the first drift.
 ///
-/// In the second half one and the same daemon lives through all faults but those that end it, so that what it holds can be seen
-/// to stay the same.
+/// In the second half one and the same daemon lives through all faults but those that end it; what it holds at the ends of the
+/// rounds must stay the same.
 pub async fn run(seed: u64, length: Duration) {
     let mut world = World::start(seed).await;
     let proxy = Proxy::start(world.server.connection()).await;
@@ -128,23 +122,24 @@ pub async fn run(seed: u64, length: Duration) {
         soak.heal().await;
         soak.world.check(&mut soak.serve).await;
         if let Some(resources) = Resources::of(soak.serve.pid()) {
-            samples.push(Sample {
-                at: began.elapsed(),
-                resources,
-            });
+            samples.push((began.elapsed(), resources));
         }
     }
     println!("\n{:<18} {:>6}", "fault", "times");
     for (fault, times) in &soak.done {
         println!("{:<18} {times:>6}", format!("{fault:?}"));
     }
+    let trend = Trend::of(&samples);
     println!(
         "FIGURE soak: {rounds} rounds, {} faults, {} committed transactions, {fetched} reports{}; drift 0; seed {seed}; {:.0} s",
         soak.done.values().sum::<u64>(),
         soak.world.committed,
-        slope(&samples),
+        trend.map_or_else(String::new, |trend| format!("; {trend}")),
         began.elapsed().as_secs_f64()
     );
+    if let Some(trend) = trend {
+        trend.assert_flat();
+    }
 }
 
 impl Soak {
@@ -288,33 +283,4 @@ impl Soak {
             self.serve.log().join("\n")
         );
     }
-}
-
-/// Growth by least squares without the first quarter, in which it warms up, and the range of descriptors.
-#[expect(clippy::cast_precision_loss, reason = "figures")]
-fn slope(samples: &[Sample]) -> String {
-    let warm = &samples[samples.len() / 4..];
-    if warm.len() < 2 {
-        return String::new();
-    }
-    let points: Vec<(f64, f64)> = warm
-        .iter()
-        .map(|s| (s.at.as_secs_f64() / 3600.0, s.resources.rss_kib as f64 / 1024.0))
-        .collect();
-    let n = points.len() as f64;
-    let mean = points
-        .iter()
-        .fold((0.0, 0.0), |sum, p| (sum.0 + p.0 / n, sum.1 + p.1 / n));
-    let (above, below) = points.iter().fold((0.0, 0.0), |sum, p| {
-        let x = p.0 - mean.0;
-        (sum.0 + x * (p.1 - mean.1), sum.1 + x * x)
-    });
-    let descriptors = warm.iter().map(|s| s.resources.descriptors);
-    format!(
-        "; memory of one life {:.1} MiB, {:+.2} MiB/h; descriptors {} to {}",
-        mean.1,
-        above / below,
-        descriptors.clone().min().unwrap(),
-        descriptors.max().unwrap()
-    )
 }

@@ -124,6 +124,41 @@ async fn a_full_or_read_only_disk_fails_reports_and_nothing_else() {
     assert_eq!(panics, 0);
 }
 
+/// A rename, then a sync that fails.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature failpoints")]
+async fn a_file_that_cannot_be_renamed_or_synced_fails_its_report() {
+    let (database, state) = (filled().await, state_dir());
+    let plan = [(
+        "UPTALLY_FAILPOINTS",
+        "report.file_written=error@1,report.synced=error@1",
+    )];
+    let mut serve = Serve::spawn_with(state.path(), Some(database.url()), &plan);
+    serve.wait_until_ready();
+    let csvs = state.path().join("csvs");
+    fails_because(&mut serve, "other error");
+    assert!(names(&csvs).is_empty(), "no part of a report stays");
+    // Whole and readable, but nobody can say for how long.
+    let (status, body) = serve.request("POST", "/trigger_report?as_of=latest");
+    assert_eq!(status, 202, "{body}");
+    let path = format!("/get_report?report_id={}", body.split('"').nth(3).unwrap());
+    within(Duration::from_secs(5), "it has failed", async || {
+        serve.request("GET", &path).0 == 500
+    })
+    .await;
+    assert_eq!(report(&mut serve).0, 200);
+    rows_still_come(&database, &mut serve, "after the sync").await;
+    let client = database.connect().await;
+    within(Duration::from_secs(5), "all rows say how they ended", async || {
+        let sql =
+            "SELECT count(*) FILTER (WHERE state = 'failed') = 2 AND count(*) FILTER (WHERE state = 'complete') = 1
+                   FROM public.reports";
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    assert!(!serve.log().iter().any(|line| line.contains("internal error")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_goes_is_made_again_and_one_that_is_none_fails_reports() {
     let (database, state) = (filled().await, state_dir());

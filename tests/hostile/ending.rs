@@ -1,7 +1,7 @@
 //! The end, by SIGTERM, while reports are made and clients are slow.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -177,4 +177,60 @@ async fn streams_of_events_end_at_once() {
     stream.read_to_end(&mut rest).unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(serve.exit_code(Duration::from_secs(8)), Some(0));
+}
+
+/// Somebody has a table for himself, and the follower waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_does_not_hold_up_the_end() {
+    let (database, state) = (filled().await, state_dir());
+    let mut serve = Serve::spawn(state.path(), Some(database.url()));
+    serve.wait_until_ready();
+    let (admin, watcher) = (database.connect().await, database.connect().await);
+    admin
+        .batch_execute(
+            "BEGIN; INSERT INTO public.store_activity VALUES ('last', '2023-11-08 11:00:00Z', 'inactive'); COMMIT;
+             BEGIN; LOCK TABLE public.store_activity IN ACCESS EXCLUSIVE MODE",
+        )
+        .await
+        .unwrap();
+    // Something to see makes it look.
+    watcher
+        .batch_execute("INSERT INTO public.store_timezones VALUES ('last', 'Asia/Tokyo')")
+        .await
+        .unwrap();
+    within(Duration::from_secs(5), "the follower waits", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uptally follower'
+                   AND datname = current_database() AND wait_event_type = 'Lock'";
+        watcher.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let began = Instant::now();
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.exit_code(Duration::from_secs(10)), Some(0));
+    println!("ended {:?} after SIGTERM with a table locked", began.elapsed());
+    let log = serve.log().join("\n");
+    assert!(!log.contains("cut off"), "{log}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{log}");
+    admin.batch_execute("COMMIT").await.unwrap();
+    verify_is_clean(&database.database(), NOW).await;
+}
+
+/// A server that takes connections and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_at_the_start_does_not_hold_up_the_end() {
+    let (silent, state) = (TcpListener::bind("127.0.0.1:0").unwrap(), state_dir());
+    let url = format!("postgresql://uptally@{}/uptally", silent.local_addr().unwrap());
+    let mut serve = Serve::spawn(state.path(), Some(&url));
+    let (mut connection, _) = silent.accept().unwrap();
+    // It has said that it wants to begin.
+    connection.read_exact(&mut [0; 8]).unwrap();
+    assert_eq!(serve.request("GET", "/readyz").0, 503);
+    let began = Instant::now();
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.exit_code(Duration::from_secs(10)), Some(0));
+    println!(
+        "ended {:?} after SIGTERM, of a start without an answer",
+        began.elapsed()
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
 }

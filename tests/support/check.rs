@@ -61,7 +61,8 @@ pub const SECRET: &str = "s3cret-of-the-tests";
 /// The end of every scenario with a daemon as a child. Nobody may be writing any more, and all faults must be over.
 ///
 /// Memory, which the reports are made of, the tables, and what the raw rows say are the same; reports have ended; no secret and
-/// no panic is in the log; no half file is in the archive. The tables may be up to half a minute behind; they are held against the
+/// no panic is in the log; no half file is in the archive, no session is left over at the server, no descriptor and no child of
+/// the daemon's. The tables may be up to half a minute behind; they are held against the
 /// raw rows as a restart would take them.
 pub async fn no_drift(connection: &Config, serve: &mut Serve, end: Timestamp) {
     let client = connect(connection).await;
@@ -118,6 +119,14 @@ pub async fn no_drift(connection: &Config, serve: &mut Serve, end: Timestamp) {
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     let half: Vec<String> = names.filter(|name| name.contains(".csv#")).collect();
     assert!(half.is_empty(), "half files are left: {half:?}");
+    within(RECOVERY_MAX, "no session is left over", async || {
+        let sql = "SELECT coalesce(max(sessions), 0) FROM (
+                     SELECT count(*) AS sessions FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name LIKE 'uptally %' GROUP BY application_name) s";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) <= 1
+    })
+    .await;
+    serve.assert_nothing_left_over();
 }
 
 /// Whether every transaction that is visible at `earlier` is visible at `point`.

@@ -3,6 +3,8 @@
 //! It lives in tasks of the test's runtime and listens on loopback. What it does is said for all connections, or for those
 //! of one `application_name`, such as `uptally doorbell`; it learns the name from the first message of a connection.
 
+mod wire;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
+use wire::{Messages, Notifications, is_commit};
 
 /// What happens to bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -245,7 +248,9 @@ async fn pump_both(
         let mut messages = Messages::default();
         loop {
             let piece = read_piece(&mut from_client, shared, name).await?;
-            messages.split(&piece, name);
+            if let Some(told) = messages.take(&piece) {
+                *lock(name) = told;
+            }
             while let Some(message) = messages.next() {
                 let cut = is_commit(&message).then(|| shared.take_cut(name)).flatten();
                 match cut {
@@ -317,90 +322,4 @@ async fn write_piece(
             Ok(())
         }
     }
-}
-
-/// A client's bytes, cut into messages of the protocol.
-#[derive(Default)]
-struct Messages {
-    bytes: Vec<u8>,
-    is_started: bool,
-}
-
-/// The code of a startup message of version 3.0, in the place where encryption requests have theirs.
-const STARTUP: [u8; 4] = [0, 3, 0, 0];
-
-impl Messages {
-    fn split(&mut self, piece: &[u8], name: &Connection) {
-        self.bytes.extend_from_slice(piece);
-        // The first messages have no type before their length. After an encryption request another one follows.
-        if !self.is_started
-            && let Some(code) = self.bytes.get(4..8)
-            && code == STARTUP
-        {
-            let fields = String::from_utf8_lossy(&self.bytes[8..]).into_owned();
-            let mut fields = fields.split('\0');
-            if fields.any(|field| field == "application_name") {
-                fields.next().unwrap_or_default().clone_into(&mut lock(name));
-            }
-        }
-    }
-
-    /// The next whole message.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let at = usize::from(self.is_started);
-        let length = self.bytes.get(at..at + 4)?;
-        let length = at + usize::try_from(u32::from_be_bytes(length.try_into().unwrap())).unwrap();
-        if self.bytes.len() < length {
-            return None;
-        }
-        self.is_started |= self.bytes.get(4..8) == Some(&STARTUP);
-        let rest = self.bytes.split_off(length);
-        Some(std::mem::replace(&mut self.bytes, rest))
-    }
-}
-
-/// A server's bytes, of which messages of type `A` can be left out. Without encryption all of its messages have a type.
-#[derive(Default)]
-struct Notifications {
-    /// The head of the message that the last piece ended in, as far as it came.
-    head: Vec<u8>,
-    /// Bytes of it that are still to come, and whether they are kept.
-    rest: usize,
-    is_kept: bool,
-}
-
-impl Notifications {
-    fn without(&mut self, mut piece: &[u8]) -> Vec<u8> {
-        let mut kept = Vec::new();
-        while let Some(&byte) = piece.first() {
-            if self.rest > 0 {
-                let length = self.rest.min(piece.len());
-                let (part, after) = piece.split_at(length);
-                if self.is_kept {
-                    kept.extend_from_slice(part);
-                }
-                self.rest -= length;
-                piece = after;
-                continue;
-            }
-            self.head.push(byte);
-            piece = &piece[1..];
-            if let [kind, length @ ..] = self.head.as_slice()
-                && let Ok(length) = <[u8; 4]>::try_from(length)
-            {
-                self.rest = usize::try_from(u32::from_be_bytes(length)).unwrap() - 4;
-                self.is_kept = *kind != b'A';
-                if self.is_kept {
-                    kept.append(&mut self.head);
-                }
-                self.head.clear();
-            }
-        }
-        kept
-    }
-}
-
-/// A simple query that commits, which is what the client library sends.
-fn is_commit(message: &[u8]) -> bool {
-    message.first() == Some(&b'Q') && message.get(5..).is_some_and(|sql| sql.starts_with(b"COMMIT"))
 }

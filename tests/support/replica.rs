@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use uptally::clock::Clock;
@@ -27,6 +28,13 @@ const WRITERS: u64 = 8;
 /// A copy of a running server, which must be its database's alone. `streams`: it stays in recovery and follows the other
 /// one until it is promoted; else it starts as a server of its own, as one that was restored.
 pub async fn base_backup(from: &TestDatabase, streams: bool) -> TestDatabase {
+    let state = copy_files(from, streams).await;
+    let server = Server::start_in(state.path(), &[]);
+    TestDatabase::empty_on(server.keeping(state))
+}
+
+/// The files of a running server, as [`base_backup`] starts them.
+pub async fn copy_files(from: &TestDatabase, streams: bool) -> TempDir {
     let state = state_dir();
     let target = state.path().join("postgres");
     let mut command = program(from, "pg_basebackup").await;
@@ -41,8 +49,38 @@ pub async fn base_backup(from: &TestDatabase, streams: bool) -> TestDatabase {
     // Postgres runs by the account of the first server, and refuses files of another one.
     let owner = fs::metadata(from.server.state_dir().join("postgres")).unwrap();
     give(&target, owner.uid(), owner.gid());
-    let server = Server::start_in(state.path(), &[]);
-    TestDatabase::empty_on(server.keeping(state))
+    state
+}
+
+/// What makes a server keep its log, in a directory beside its data.
+pub const ARCHIVES: [(&str, &str); 2] = [
+    ("archive_mode", "on"),
+    ("archive_command", "mkdir -p archive && cp %p archive/%f"),
+];
+
+/// Starts copied files of a server that archives, with its log replayed up to a target such as `recovery_target_name`, and
+/// promoted there.
+pub async fn recover_to(files: TempDir, from: &TestDatabase, target: (&str, &str)) -> TestDatabase {
+    let data = files.path().join("postgres");
+    let signal = data.join("recovery.signal");
+    fs::write(&signal, "").unwrap();
+    let owner = fs::metadata(&data).unwrap();
+    give(&signal, owner.uid(), owner.gid());
+    let restore = format!("cp {}/postgres/archive/%f %p", from.server_dir().display());
+    let settings = [
+        ("restore_command", restore.as_str()),
+        ("recovery_target_action", "promote"),
+        target,
+    ];
+    let server = Server::start_in(files.path(), &settings);
+    let recovered = TestDatabase::empty_on(server.keeping(files));
+    let client = recovered.connect().await;
+    within(PATIENCE, "the target is reached", async || {
+        let sql = "SELECT NOT pg_is_in_recovery()";
+        client.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    recovered
 }
 
 /// Copies schema and rows by `pg_dump` into an empty database.
@@ -126,6 +164,21 @@ fn either(first: &TestDatabase, second: &TestDatabase) -> Config {
         }
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite).clone()
+}
+
+/// The same for `--database-url`.
+pub fn either_url(first: &TestDatabase, second: &TestDatabase) -> String {
+    let sockets = [first, second].map(|database| {
+        let [Host::Unix(dir)] = database.connection().get_hosts() else {
+            panic!("test servers have one socket");
+        };
+        dir.to_str().unwrap().replace('/', "%2F")
+    });
+    let (user, name) = (first.connection().get_user().unwrap(), first.name());
+    format!(
+        "postgresql://{user}@{}/{name}?target_session_attrs=read-write",
+        sockets.join(",")
+    )
 }
 
 /// A program of the Postgres that serves a database.

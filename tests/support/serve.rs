@@ -14,6 +14,7 @@ use uptally::time::Timestamp;
 use uptally::window::{ClosedTime, Windows};
 
 use super::check::SECRET;
+use super::resources::Resources;
 
 /// One request on a connection of its own: status, head, body.
 pub fn http(address: &str, method: &str, path: &str) -> (u16, String, String) {
@@ -58,6 +59,8 @@ pub struct Serve {
     csv_dir: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     address: Option<String>,
+    /// What it held when it was ready for the first time.
+    at_first: Option<Resources>,
 }
 
 impl Serve {
@@ -104,6 +107,14 @@ impl Serve {
             csv_dir: state_dir.join("csvs"),
             log,
             address: None,
+            at_first: None,
+        }
+    }
+
+    /// Fails if it holds more than when it was ready for the first time.
+    pub fn assert_nothing_left_over(&self) {
+        if let (Some(before), Some(now)) = (self.at_first, Resources::of(self.pid())) {
+            now.assert_back_at(&before);
         }
     }
 
@@ -171,7 +182,9 @@ impl Serve {
             assert!(began.elapsed() < patience, "not ready: {:?}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        began.elapsed()
+        let took = began.elapsed();
+        self.at_first = self.at_first.or_else(|| Resources::of(self.pid()));
+        took
     }
 
     /// A report from trigger to CSV.
