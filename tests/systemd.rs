@@ -87,7 +87,10 @@ fn read(path: &str) -> String {
 #[test]
 fn the_unit_hands_over_every_secret_that_may_be_in_a_file() {
     let unit = read("packaging/uptally.service");
-    let handed: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
+    let handed: Vec<&str> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("LoadCredential="))
+        .collect();
     let (mut section, mut expected) = (String::new(), Vec::new());
     for line in read("config/uptally.toml").lines() {
         if let Some(name) = line.strip_prefix('[') {
@@ -99,7 +102,10 @@ fn the_unit_hands_over_every_secret_that_may_be_in_a_file() {
     assert_eq!(handed, expected);
     let paper = read("docs/operating.md");
     for name in expected {
-        assert!(paper.contains(&format!("| `{name}` | `")), "{name} is in docs/operating.md");
+        assert!(
+            paper.contains(&format!("| `{name}` | `")),
+            "{name} is in docs/operating.md"
+        );
     }
 }
 
