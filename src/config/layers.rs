@@ -64,7 +64,7 @@ impl Layers {
             read_file(file)?,
             read_credentials(&env),
             read_env(env)?,
-            read_flags(&flags)?,
+            read_flags(flags)?,
         ] {
             lay_over(&mut all, layer)?;
         }
@@ -244,12 +244,12 @@ fn read_credentials(env: &[(OsString, OsString)]) -> Vec<Entry> {
     KEYS.iter().filter_map(credential).collect()
 }
 
-fn read_flags(flags: &[FlagValue]) -> Result<Vec<Entry>, ConfigError> {
-    let read = |flag: &FlagValue| {
+fn read_flags(flags: Vec<FlagValue>) -> Result<Vec<Entry>, ConfigError> {
+    let read = |flag: FlagValue| {
         let key = Key::find(flag.key).ok_or_else(|| ConfigError::not_a_key(flag.key))?;
         Ok((key, typed(key, &flag.origin, flag.text.expose())))
     };
-    flags.iter().map(read).collect()
+    flags.into_iter().map(read).collect()
 }
 
 fn read_env(env: Vec<(OsString, OsString)>) -> Result<Vec<Entry>, ConfigError> {

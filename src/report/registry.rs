@@ -450,14 +450,11 @@ impl Inner {
         }
         // Whoever asked may have gone; then nobody is left to tell.
         let _ = tell.send(Some(Told::new(request.as_of, asked, outcome.clone())));
-        match outcome {
-            Ok(Triggered { as_of, .. }) => {
-                self.run(report_id, as_of, request.windows, request.closed, start).await;
-            }
-            Err(_) => {
-                figures::outcome("refused");
-                self.states.remove(&report_id);
-            }
+        if let Ok(Triggered { as_of, .. }) = outcome {
+            self.run(report_id, as_of, request.windows, request.closed, start).await;
+        } else {
+            figures::outcome("refused");
+            self.states.remove(&report_id);
         }
     }
 }

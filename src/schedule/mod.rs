@@ -72,9 +72,14 @@ impl Schedule {
         self.hours.is_always_open() && self.closures.is_empty()
     }
 
+    /// What closures close of `within`, whether the hours open it or not: sorted, disjoint and not touching.
+    pub fn closed(&self, within: Span) -> Vec<Span> {
+        self.closures.closed(self.zone, within)
+    }
+
     /// Whether a closure overlaps `within`. Where none does, the schedule is open as it would be without closures.
     pub fn closes_within(&self, within: Span) -> bool {
-        !self.closures.is_empty() && !self.closures.closed(self.zone, within).is_empty()
+        !self.closures.is_empty() && !self.closed(within).is_empty()
     }
 
     /// The openings that overlap `within`, clipped to it: sorted, disjoint and not touching.
@@ -86,7 +91,7 @@ impl Schedule {
         if self.closures.is_empty() {
             return open;
         }
-        without(&open, &self.closures.closed(self.zone, within))
+        without(&open, &self.closed(within))
     }
 
     /// As the hours say, without a look at the closures.

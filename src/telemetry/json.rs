@@ -1,14 +1,14 @@
 //! Log lines as JSON: one object a line, with the fields of the event and of the spans that it is in at its top, so that
 //! `report_id` is found in one place whoever wrote the line.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::clock::Clock;
 
@@ -30,7 +30,7 @@ where
     ) -> fmt::Result {
         let mut fields = Fields(Map::new());
         // From the outermost in: what is said further inside holds.
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let written = extensions.get::<FormattedFields<JsonFields>>();
             if let Some(Ok(Value::Object(of_span))) = written.map(|written| serde_json::from_str(&written.fields)) {
@@ -81,7 +81,8 @@ impl Visit for Fields {
         let mut text = value.to_string();
         let mut cause = value.source();
         while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {error}");
             cause = error.source();
         }
         self.put(field, text);
