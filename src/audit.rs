@@ -307,7 +307,9 @@ pub async fn raw_schedules(reading: &Reading<'_>, ids: &[String]) -> Result<BTre
             to_us: row.try_get::<_, LocalTime>(2)?.0,
         };
         if id == EVERY_STORE {
-            stores.values_mut().for_each(|store| store.closures.push(closure));
+            for store in stores.values_mut() {
+                store.closures.push(closure);
+            }
         } else if let Some(store) = stores.get_mut(id) {
             store.closures.push(closure);
         }

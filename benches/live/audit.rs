@@ -12,8 +12,11 @@ use crate::load::{Load, Rows, pgbench};
 use crate::results::Results;
 use crate::system::System;
 
-/// The databases, and how their daemons audit: as by default, and not at all.
-const SIDES: [(&str, &str, &[(&str, &str)]); 2] = [
+/// A database, how its daemon audits, and the variables that say so.
+type Side = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// As by default, and not at all.
+const SIDES: [Side; 2] = [
     ("audited", "every 10 s", &[]),
     ("not_audited", "never", &[("UPTALLY__AUDIT__INTERVAL_MS", "0")]),
 ];

@@ -123,7 +123,8 @@ impl Daemon {
         let mut backoff = BACKOFF_MIN;
         let mut told: Option<(String, Instant)> = None;
         loop {
-            let Err(error) = self.live_once(&mut shutdown, &mut backoff).await else {
+            // On the heap: a life is large, and there is one at a time.
+            let Err(error) = Box::pin(self.live_once(&mut shutdown, &mut backoff)).await else {
                 return Ok(());
             };
             let pause = match &error {

@@ -135,11 +135,12 @@ async fn lists_are_right(app: &App, expected: &[Expected], kind: Windows, rng: &
             let part = *rng.choice(&["", "", "sTOrE a", "é 1", "none"]).unwrap();
             let (limit, offset) = (rng.usize(1..=200), *rng.choice(&[0, 0, 3, 1000]).unwrap());
             let given = [("state", state), ("timezone", zone), ("q", part), ("order", order)];
-            let given: String = given
+            let given: Vec<String> = given
                 .iter()
                 .filter(|(_, value)| !value.is_empty())
                 .map(|(name, value)| format!("&{name}={}", encoded(value)))
                 .collect();
+            let given = given.concat();
             let path = format!("/api/v1/stores?windows={kind}&sort={sort}&limit={limit}&offset={offset}{given}");
             let answer = app.json(&path).await;
             let matching = expected.iter().filter(|store| {

@@ -58,7 +58,8 @@ impl Stream {
                     kind: field("event").unwrap(),
                     data: serde_json::from_str(&field("data").unwrap()).unwrap(),
                 });
-                self.text = rest.to_owned();
+                let read = self.text.len() - rest.len();
+                self.text.drain(..read);
                 if parsed.is_some() {
                     return parsed;
                 }

@@ -1,4 +1,4 @@
-//! The PromQL of the alert rules and of the dashboard, read far enough to know what it is about.
+//! The `PromQL` of the alert rules and of the dashboard, read far enough to know what it is about.
 
 use std::collections::BTreeSet;
 
