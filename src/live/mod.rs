@@ -2,7 +2,7 @@
 //! rows.
 //!
 //! Every answer is of one point and knows everything that was committed before it was asked for. What takes long for large
-//! fleets is made once for all who wait for it ([`Shared`](shared::Shared)), and never kept beyond that: so nothing is
+//! fleets is made once for all who wait for it (`shared`), and never kept beyond that: so nothing is
 //! stale, and no old snapshot makes the daemon copy what it changes.
 //!
 //! Not here: status codes and JSON (module `http`).
