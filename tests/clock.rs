@@ -45,13 +45,12 @@ async fn a_clock_that_jumps_changes_no_bucket() {
         .unwrap();
     let daemon = Following::start(&database, &clock, quick()).await;
     let as_of = NOW.plus(-5 * MINUTE_US);
-    let report = async || {
-        let rendered = daemon
-            .handle
-            .render(Some(as_of), Windows::Rolling, ClosedTime::Excluded)
-            .await;
-        rendered.unwrap().csv
+    let request = ReportRequest {
+        windows: Windows::Rolling,
+        closed: ClosedTime::Excluded,
+        ..ReportRequest::default()
     };
+    let report = async || daemon.handle.render(Some(as_of), request).await.unwrap().csv;
     let (before, mut seen) = (report().await, NOW);
     within(Duration::from_secs(5), "the first flush is done", async || {
         client
@@ -109,10 +108,7 @@ async fn a_clock_that_ran_ahead_for_a_moment_leaves_nothing_behind() {
             daemon.handle.status().newest == Some(FAR) && newest_in_tables().await == Some(FAR)
         })
         .await;
-        let lost = daemon
-            .handle
-            .render(Some(NOW), Windows::Calendar, ClosedTime::Uptime)
-            .await;
+        let lost = daemon.handle.render(Some(NOW), ReportRequest::default()).await;
         assert!(lost.is_err(), "nothing was led astray");
         if restarts {
             daemon.kill().await;

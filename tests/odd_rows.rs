@@ -18,6 +18,7 @@ use uptally::clock::Clock;
 use uptally::daemon::Settings;
 use uptally::import::{ImportOptions, Input, run};
 use uptally::oracle::report_csv;
+use uptally::report::ReportRequest;
 use uptally::window::{ClosedTime, Windows};
 
 /// Ids that are odd and right; the fifth of them is as long as an id may be.
@@ -199,7 +200,7 @@ async fn each_is_counted_or_refused_and_blocks_nobody() {
     assert!(rejects.len() < 32 << 10, "a row of a megabyte is shortened");
 
     reports_are_right(&daemon.handle, &client, NOW, NOW).await;
-    let csv = uptally::report::Source::render(&daemon.handle, Some(NOW), Windows::Calendar, ClosedTime::Uptime);
+    let csv = uptally::report::Source::render(&daemon.handle, Some(NOW), ReportRequest::default());
     let csv = String::from_utf8(csv.await.unwrap().csv.to_vec()).unwrap();
     let expected = report_csv(
         &raw_stores(&client, NOW).await,

@@ -23,7 +23,6 @@ use uptally::report::{
     Archive, AsOf, Connect, Coverage, Limits, Registry, RenderError, Rendered, ReportRequest, Source,
 };
 use uptally::time::Timestamp;
-use uptally::window::{ClosedTime, Windows};
 use url::form_urlencoded;
 use uuid::Uuid;
 
@@ -31,7 +30,7 @@ use uuid::Uuid;
 struct Nothing;
 
 impl Source for Nothing {
-    fn render(&self, _: Option<Timestamp>, _: Windows, _: ClosedTime) -> BoxFuture<'_, Result<Rendered, RenderError>> {
+    fn render(&self, _: Option<Timestamp>, _: ReportRequest) -> BoxFuture<'_, Result<Rendered, RenderError>> {
         Box::pin(async { Err(RenderError::Failed("nothing is here".to_owned())) })
     }
 
@@ -224,7 +223,7 @@ fn granted(headers: &HeaderMap) -> &'static [Scope] {
 fn needed(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
-        (&Method::POST, "/trigger_report") => Some(Scope::Trigger),
+        (&Method::POST, "/trigger_report" | "/api/v1/reports") => Some(Scope::Trigger),
         (&Method::POST, "/api/v1/activity") => Some(Scope::Write),
         _ => Some(Scope::Read),
     }
@@ -235,10 +234,12 @@ fn is_well_asked(method: &Method, uri: &Uri) -> bool {
     let query: Vec<_> = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect();
     let all = |understood: fn(&str, &str) -> bool| query.iter().all(|(name, value)| understood(name, value));
     match (method, uri.path()) {
-        (&Method::POST, "/trigger_report") => all(|name, value| match name {
+        (&Method::POST, "/trigger_report" | "/api/v1/reports") => all(|name, value| match name {
             "as_of" => value.parse::<AsOf>().is_ok(),
             "windows" => ["calendar", "rolling"].contains(&value),
             "closed" => ["uptime", "excluded"].contains(&value),
+            "format" => ["csv", "json"].contains(&value),
+            "columns" => ["default", "extended"].contains(&value),
             _ => false,
         }),
         (&Method::GET | &Method::HEAD, "/get_report") => {

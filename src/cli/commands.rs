@@ -395,6 +395,7 @@ fn service_options(config: &Config, listen: SocketAddr, access: Access) -> Servi
             as_of: config.report.as_of,
             windows: config.report.windows,
             closed: config.report.closed,
+            ..ReportRequest::default()
         },
         activity: ActivityLimits {
             body_bytes_max: config.activity.body_bytes_max,
@@ -417,6 +418,7 @@ fn service_options(config: &Config, listen: SocketAddr, access: Access) -> Servi
             check_interval: config.feed.check_interval,
             flush_interval: config.rollup.flush_interval,
             limits: limits(config),
+            silent_after: config.fleet.silent_after,
             lag_ready_max: config.rollup.lag_ready_max,
             ..Settings::default()
         },

@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{FeedState, Point, Pulse, Request, Settings};
 use crate::clock::Clock;
 use crate::db::Database;
-use crate::report::csv;
-use crate::report::{Coverage, RenderError, Rendered, Source, stage};
-use crate::rollup::Limits;
+use crate::report::csv::{self, BeforeMemory};
+use crate::report::{Columns, Coverage, Csv, RenderError, Rendered, ReportRequest, Source, stage};
+use crate::rollup::{Limits, Snapshot};
 use crate::time::Timestamp;
-use crate::window::{ClosedTime, WINDOW_REACH_US, Windows};
+use crate::window::WINDOW_REACH_US;
 
 /// How long a report waits for the daemon's answer.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
@@ -65,9 +65,9 @@ impl Status {
 /// Asks the daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    database: Database,
-    clock: Clock,
-    settings: Settings,
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
     pulse: Pulse,
@@ -132,19 +132,17 @@ impl Handle {
     }
 
     /// Renders from memory; from the ledger where the windows begin before what memory holds.
-    async fn render_point(
-        &self,
-        as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
-    ) -> Result<Rendered, RenderError> {
+    async fn render_point(&self, as_of: Option<Timestamp>, request: ReportRequest) -> Result<Rendered, RenderError> {
+        if request.columns == Columns::Extended {
+            return self.render_extended(as_of, request).await;
+        }
         let not_loaded = || RenderError::NotLoaded("the daemon is not following the database".to_owned());
         let asked = Instant::now();
         let mut point = self.point().await.ok_or_else(not_loaded)?;
         stage("point", asked);
         let now = self.clock.now();
         let as_of = as_of.or(point.snapshot.newest()).unwrap_or(now);
-        covered(&point, as_of, now)?;
+        covered(&point.snapshot, as_of, now)?;
         if !point.snapshot.reaches(as_of) {
             let limits = Limits {
                 keep_from: Some(as_of.plus(-WINDOW_REACH_US)),
@@ -153,16 +151,12 @@ impl Handle {
             let past = super::point(&self.database, limits, now, self.settings.batch_rows_max).await;
             point = past.map_err(|error| RenderError::Failed(error.to_string()))?;
             // A flush in between may have moved the ledger's retention on.
-            covered(&point, as_of, now)?;
+            covered(&point.snapshot, as_of, now)?;
         }
         let Point { snapshot, cursor } = point;
         let stores = u64::try_from(snapshot.len()).unwrap_or(u64::MAX);
         let ready = Instant::now();
-        let render = move || csv::render(&snapshot, as_of, windows, closed);
-        let csv = tokio::task::spawn_blocking(render)
-            .await
-            .map_err(|error| RenderError::Failed(error.to_string()))?
-            .map_err(|error| RenderError::Failed(error.to_string()))?;
+        let csv = render_away(move || csv::render_as(&snapshot, as_of, request, None)).await?;
         stage("render", ready);
         Ok(Rendered {
             csv,
@@ -173,11 +167,21 @@ impl Handle {
     }
 }
 
-/// Refuses an instant whose windows reach back before what a point covers.
-fn covered(point: &Point, as_of: Timestamp, now: Timestamp) -> Result<(), RenderError> {
+/// Renders away from the threads that answer.
+pub(super) async fn render_away(
+    render: impl FnOnce() -> Result<Csv, BeforeMemory> + Send + 'static,
+) -> Result<Csv, RenderError> {
+    let rendered = tokio::task::spawn_blocking(render).await;
+    rendered
+        .map_err(|error| RenderError::Failed(error.to_string()))?
+        .map_err(|error| RenderError::Failed(error.to_string()))
+}
+
+/// Refuses an instant whose windows reach back before what a snapshot covers.
+pub(super) fn covered(snapshot: &Snapshot, as_of: Timestamp, now: Timestamp) -> Result<(), RenderError> {
     let coverage = Coverage {
-        earliest: point.snapshot.earliest_as_of(),
-        latest: latest(now, point.snapshot.newest()),
+        earliest: snapshot.earliest_as_of(),
+        latest: latest(now, snapshot.newest()),
     };
     if as_of < coverage.earliest {
         Err(RenderError::NotCovered { as_of, coverage })
@@ -192,13 +196,8 @@ fn latest(now: Timestamp, newest: Option<Timestamp>) -> Timestamp {
 }
 
 impl Source for Handle {
-    fn render(
-        &self,
-        as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
-    ) -> BoxFuture<'_, Result<Rendered, RenderError>> {
-        Box::pin(self.render_point(as_of, windows, closed))
+    fn render(&self, as_of: Option<Timestamp>, request: ReportRequest) -> BoxFuture<'_, Result<Rendered, RenderError>> {
+        Box::pin(self.render_point(as_of, request))
     }
 
     fn coverage(&self) -> Option<Coverage> {

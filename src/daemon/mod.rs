@@ -8,6 +8,7 @@
 //! belong together. That one rule covers crashes of the server, promotions and restores.
 
 mod attend;
+mod extended;
 mod figures;
 mod flusher;
 mod follow;

@@ -54,7 +54,7 @@ pub async fn point(
     Ok(Point { snapshot, cursor })
 }
 
-async fn load_or_rebuild(
+pub(super) async fn load_or_rebuild(
     reading: &Reading<'_>,
     limits: Limits,
     now: Timestamp,

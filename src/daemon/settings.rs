@@ -48,6 +48,8 @@ pub struct Settings {
     pub answer_deadline: Duration,
     /// See [`QUEUE_USAGE_MAX`].
     pub queue_usage_max: f64,
+    /// For so long an observation says how a store is.
+    pub silent_after: Duration,
     /// Not ready when memory was not known to be the present for longer than this.
     pub lag_ready_max: Duration,
 }
@@ -69,6 +71,7 @@ impl Default for Settings {
             heartbeat: HEARTBEAT,
             answer_deadline: Duration::from_secs(10),
             queue_usage_max: QUEUE_USAGE_MAX,
+            silent_after: Duration::from_hours(2),
             lag_ready_max: Duration::from_secs(5),
         }
     }

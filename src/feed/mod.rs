@@ -6,6 +6,7 @@
 
 pub mod doorbell;
 
+mod by_store;
 mod copy;
 mod cursor;
 mod one;

@@ -45,11 +45,8 @@ pub(super) async fn send(api: &Api, id: Uuid, method: &Method, asked: &HeaderMap
         }
     };
     let mut headers = headers_of(&file, coding)?;
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/csv; charset=utf-8"),
-    );
-    let name = format!("attachment; filename=\"uptally-report-{id}.csv\"");
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.format.media_type()));
+    let name = format!("attachment; filename=\"uptally-report-{id}.{}\"", file.format.as_str());
     headers.insert(header::CONTENT_DISPOSITION, text(name)?);
     let mut status = StatusCode::OK;
     if coding == Coding::Identity {

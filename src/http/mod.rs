@@ -221,7 +221,7 @@ async fn refuse_body(request: Request) -> Result<(), Problem> {
             StatusCode::BAD_REQUEST,
             "bad-body",
             "Unexpected body",
-            "expected no body: as_of, windows and closed go in the query",
+            "expected no body: as_of, windows and the other options go in the query",
         )),
     }
 }

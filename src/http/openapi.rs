@@ -99,11 +99,13 @@ fn operation(route: &Route, doc: &Doc, schemas: &mut SchemaGenerator, problem: &
         let schema = answer
             .schema
             .map_or_else(|| json!({}), |schema| schema(schemas).to_value());
-        let mut response = json!({"description": answer.what});
+        // Several of one status are several kinds of it.
+        let response = responses
+            .entry(answer.status.to_string())
+            .or_insert_with(|| json!({"description": answer.what}));
         if !answer.media_type.is_empty() {
-            response["content"] = json!({answer.media_type: {"schema": schema}});
+            response["content"][answer.media_type] = json!({"schema": schema});
         }
-        responses.insert(answer.status.to_string(), response);
     }
     for (status, what) in doc.problems.iter().chain(&EVERYWHERE) {
         let response = json!({

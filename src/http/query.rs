@@ -47,6 +47,14 @@ impl Param {
     }
 }
 
+/// The largest number of a parameter that has no other bound: what every JSON library still counts by one.
+pub(super) const NUMBER_MAX: usize = (1 << 53) - 1;
+
+/// The schema of an instant that the tables accept.
+pub(super) fn instant() -> Value {
+    json!({"type": "string", "format": "date-time", "pattern": "^20[0-9]{2}-"})
+}
+
 /// Which windows.
 pub(super) const WINDOWS: Param = Param::new(
     "windows",
@@ -59,7 +67,7 @@ pub(super) const REPORT: &[Param] = &[
     Param::new(
         "as_of",
         "The instant that the windows count back from: now, latest (the newest observation) or an RFC 3339 instant.",
-        || json!({"anyOf": [{"type": "string", "enum": ["now", "latest"]}, {"type": "string", "format": "date-time"}]}),
+        || json!({"anyOf": [{"type": "string", "enum": ["now", "latest"]}, instant()]}),
     ),
     WINDOWS,
     Param::new(
@@ -67,7 +75,21 @@ pub(super) const REPORT: &[Param] = &[
         "What time outside opening hours counts as.",
         || json!({"type": "string", "enum": ["uptime", "excluded"]}),
     ),
+    FORMAT,
+    COLUMNS,
 ];
+
+/// What kind of file a report is, and what is in it.
+const FORMAT: Param = Param::new(
+    "format",
+    "What kind of file it is.",
+    || json!({"type": "string", "enum": ["csv", "json"], "default": "csv"}),
+);
+const COLUMNS: Param = Param::new(
+    "columns",
+    "default: uptime and downtime. extended: how well each store was observed, too.",
+    || json!({"type": "string", "enum": ["default", "extended"], "default": "default"}),
+);
 
 /// What `/get_report` takes.
 pub(super) const REPORT_ID: &[Param] = &[Param::new(
@@ -84,6 +106,8 @@ pub(super) fn report_request(uri: &Uri, defaults: ReportRequest) -> Result<Repor
         as_of: given.parsed("as_of")?.unwrap_or(defaults.as_of),
         windows: given.parsed("windows")?.unwrap_or(defaults.windows),
         closed: given.parsed("closed")?.unwrap_or(defaults.closed),
+        format: given.parsed("format")?.unwrap_or(defaults.format),
+        columns: given.parsed("columns")?.unwrap_or(defaults.columns),
     })
 }
 
@@ -137,7 +161,7 @@ impl Given {
             let number = value.parse().ok().filter(|number| digits && range.contains(number));
             number.ok_or_else(|| {
                 let (min, max) = (range.start(), range.end());
-                let expected = if *max == usize::MAX {
+                let expected = if *max == NUMBER_MAX {
                     format!("expected a whole number from {min} on")
                 } else {
                     format!("expected a whole number from {min} to {max}")

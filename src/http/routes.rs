@@ -349,7 +349,9 @@ pub(super) fn routes() -> Vec<Route> {
                 Doc::new("reportFile", "The file of a report")
                     .in_path(REPORT_ID)
                     .text(200, "The file; gzip or zstd if the client takes that.", "text/csv")
+                    .text(200, "", "application/json")
                     .text(206, "The part of it that the header Range asks for.", "text/csv")
+                    .text(206, "", "application/json")
                     .json::<super::RunningAnswer>(202, "The report is not complete yet.")
                     .nothing(304, "The client has it, as the header If-None-Match says.")
                     .problems(FILE_PROBLEMS),
@@ -366,7 +368,9 @@ pub(super) fn routes() -> Vec<Route> {
             Doc::new("getReport", "The file of a report")
                 .query(query::REPORT_ID)
                 .text(200, "The file; gzip or zstd if the client takes that.", "text/csv")
+                    .text(200, "", "application/json")
                 .text(206, "The part of it that the header Range asks for.", "text/csv")
+                    .text(206, "", "application/json")
                 .json::<super::RunningAnswer>(202, "The report is not complete yet.")
                 .nothing(304, "The client has it, as the header If-None-Match says.")
                 .problems(FILE_PROBLEMS),

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use url::Url;
 use uuid::Uuid;
 
-use super::Csv;
+use super::{Csv, Format};
 use crate::failpoint;
 
 /// Bytes read from a local file at a time: a report of 13,559 stores is four reads, and a slow
@@ -153,13 +153,13 @@ impl Archive {
     /// Writes a report's file, whole or not at all; replaces an earlier one. In a directory that is
     /// a write to a second name and a rename; what a power cut leaves of it is decided by
     /// [`Archive::persist`].
-    pub async fn put(&self, report_id: Uuid, csv: Csv) -> Result<(), ArchiveError> {
+    pub async fn put(&self, report_id: Uuid, format: Format, csv: Csv) -> Result<(), ArchiveError> {
         let Some(dir) = self.dir.clone() else {
             let payload: PutPayload = csv.into_iter().collect();
-            self.files.put(&self.path(report_id), payload).await?;
+            self.files.put(&self.path(report_id, format), payload).await?;
             return Ok(());
         };
-        let write = move || put_file(&dir, report_id, &csv);
+        let write = move || put_file(&dir, &file_name(report_id, format), &csv);
         let written = tokio::task::spawn_blocking(write).await;
         written
             .unwrap_or_else(|stopped| Err(stopped.into()))
@@ -169,12 +169,12 @@ impl Archive {
     /// Returns once a report's file outlives a power cut. An object store's put has seen to that;
     /// in a directory it takes two fsyncs, a millisecond or more. That is why it is not part of
     /// [`Archive::put`]: the file can be read meanwhile.
-    pub async fn persist(&self, report_id: Uuid) -> Result<(), ArchiveError> {
+    pub async fn persist(&self, report_id: Uuid, format: Format) -> Result<(), ArchiveError> {
         let Some(dir) = self.dir.clone() else {
             return Ok(());
         };
         let sync = move || {
-            File::open(dir.join(file_name(report_id)))?.sync_all()?;
+            File::open(dir.join(file_name(report_id, format)))?.sync_all()?;
             File::open(dir)?.sync_all()?;
             failpoint::hit("report.synced").map_err(std::io::Error::other)
         };
@@ -185,12 +185,17 @@ impl Archive {
     }
 
     /// Opens a report's file; `None` if there is none. `part`: only these bytes of it, which must be there.
-    pub async fn get(&self, report_id: Uuid, part: Option<Range<u64>>) -> Result<Option<StoredReport>, ArchiveError> {
+    pub async fn get(
+        &self,
+        report_id: Uuid,
+        format: Format,
+        part: Option<Range<u64>>,
+    ) -> Result<Option<StoredReport>, ArchiveError> {
         let options = GetOptions {
             range: part.map(GetRange::Bounded),
             ..GetOptions::default()
         };
-        let found = match self.files.get_opts(&self.path(report_id), options).await {
+        let found = match self.files.get_opts(&self.path(report_id, format), options).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -204,30 +209,30 @@ impl Archive {
     }
 
     /// The length of a report's file; `None` if there is none.
-    pub async fn length(&self, report_id: Uuid) -> Result<Option<u64>, ArchiveError> {
-        match self.files.head(&self.path(report_id)).await {
+    pub async fn length(&self, report_id: Uuid, format: Format) -> Result<Option<u64>, ArchiveError> {
+        match self.files.head(&self.path(report_id, format)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn path(&self, report_id: Uuid) -> Path {
-        self.prefix.clone().join(file_name(report_id))
+    fn path(&self, report_id: Uuid, format: Format) -> Path {
+        self.prefix.clone().join(file_name(report_id, format))
     }
 }
 
-fn file_name(report_id: Uuid) -> String {
-    format!("{report_id}.csv")
+fn file_name(report_id: Uuid, format: Format) -> String {
+    format!("{report_id}.{}", format.as_str())
 }
 
 /// Writes a local file under a second name and renames it. Nothing is left behind if that fails.
-fn put_file(dir: &FsPath, report_id: Uuid, csv: &Csv) -> std::io::Result<()> {
+fn put_file(dir: &FsPath, name: &str, csv: &Csv) -> std::io::Result<()> {
     // Each report is written by one task, so one second name is enough.
-    let second = dir.join(format!("{}#1", file_name(report_id)));
+    let second = dir.join(format!("{name}#1"));
     let written = write_making_dir(dir, &second, csv)
         .and_then(|()| failpoint::hit("report.file_written").map_err(std::io::Error::other))
-        .and_then(|()| std::fs::rename(&second, dir.join(file_name(report_id))));
+        .and_then(|()| std::fs::rename(&second, dir.join(name)));
     if written.is_err() {
         // It may not even be there; the first error is the one to tell.
         let _ = std::fs::remove_file(&second);
@@ -271,14 +276,16 @@ fn read_file(file: tokio::fs::File, part: Range<u64>) -> BoxStream<'static, Resu
     stream::once(opened).try_flatten().boxed()
 }
 
-/// Files named `<uuid>.csv#<number>`: the second names of puts that never came to their rename.
+/// Files named `<uuid>.<format>#<number>`: the second names of puts that never came to their rename.
 fn leftovers(dir: &FsPath) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
         let unfinished = name.to_str().and_then(|name| {
-            let (stem, number) = name.split_once(".csv#")?;
+            let (file, number) = name.split_once('#')?;
+            let (stem, format) = file.split_once('.')?;
             Uuid::try_parse(stem).ok()?;
+            format.parse::<Format>().ok()?;
             number.parse::<u64>().ok()
         });
         if unfinished.is_some() {
@@ -294,7 +301,7 @@ mod tests {
     use super::*;
 
     async fn read(archive: &Archive, id: Uuid) -> Option<Vec<u8>> {
-        let stored = archive.get(id, None).await.unwrap()?;
+        let stored = archive.get(id, Format::Csv, None).await.unwrap()?;
         let pieces: Vec<Bytes> = stored.stream.try_collect().await.unwrap();
         let all = pieces.concat();
         assert_eq!(all.len() as u64, stored.csv_bytes);
@@ -310,22 +317,22 @@ mod tests {
         let long: Vec<u8> = (0..3 * READ_BYTES + 7)
             .map(|place| u8::try_from(place % 251).unwrap())
             .collect();
-        archive.put(id, long.clone().into()).await.unwrap();
-        archive.persist(id).await.unwrap();
+        archive.put(id, Format::Csv, long.clone().into()).await.unwrap();
+        archive.persist(id, Format::Csv).await.unwrap();
         assert_eq!(read(&archive, id).await, Some(long.clone()));
         let last = long.len() as u64;
         for part in [0..1, 5..READ_BYTES as u64 + 9, last - 3..last] {
-            let stored = archive.get(id, Some(part.clone())).await.unwrap().unwrap();
+            let stored = archive.get(id, Format::Csv, Some(part.clone())).await.unwrap().unwrap();
             assert_eq!(stored.csv_bytes, last, "of the whole file");
             let pieces: Vec<Bytes> = stored.stream.try_collect().await.unwrap();
             let (start, end) = (usize::try_from(part.start).unwrap(), usize::try_from(part.end).unwrap());
             assert!(pieces.concat() == long[start..end], "{part:?}");
         }
-        archive.put(id, b"short".to_vec().into()).await.unwrap();
+        archive.put(id, Format::Csv, b"short".to_vec().into()).await.unwrap();
         assert_eq!(read(&archive, id).await, Some(b"short".to_vec()));
         let names: Vec<_> = std::fs::read_dir(dir.path().join("a/b")).unwrap().collect();
         assert_eq!(names.len(), 1);
-        let missing = archive.persist(Uuid::new_v4()).await.unwrap_err();
+        let missing = archive.persist(Uuid::new_v4(), Format::Csv).await.unwrap_err();
         assert!(matches!(missing, ArchiveError::Sync(_)));
     }
 
@@ -334,7 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = Uuid::new_v4();
         let keep = [format!("{id}.csv"), "notes.csv#1".to_owned(), format!("{id}.csv#x")];
-        let drop = [format!("{id}.csv#1"), format!("{id}.csv#12")];
+        let drop = [format!("{id}.csv#1"), format!("{id}.json#12")];
         for name in keep.iter().chain(&drop) {
             std::fs::write(dir.path().join(name), "half").unwrap();
         }
@@ -371,7 +378,10 @@ mod tests {
         let archive = Archive::open(at.to_str().unwrap()).unwrap();
         std::fs::remove_dir(&at).unwrap();
         std::fs::write(&at, "a file now").unwrap();
-        let error = archive.put(Uuid::new_v4(), Csv::default()).await.unwrap_err();
+        let error = archive
+            .put(Uuid::new_v4(), Format::Csv, Csv::default())
+            .await
+            .unwrap_err();
         let reason = error.public_reason();
         assert!(reason.contains("not a directory"), "{reason}");
         assert!(!reason.contains('/'), "{reason}");

@@ -1,21 +1,32 @@
-//! A snapshot as CSV bytes.
+//! A snapshot as the bytes of a report: CSV, or the same as JSON.
 //!
 //! Numbers are integers of microseconds up to the two decimals of the text; the same snapshot as of the
 //! same instant gives the same bytes. Stores come in chunks, and chunks are rendered in parallel.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 
 use bytes::Bytes;
 
-use crate::rollup::{Plan, Snapshot, Sums};
+use super::{Format, ReportRequest};
+use crate::rollup::{ObservedWindows, Snapshot, Sums};
 use crate::time::{HOUR_US, MINUTE_US, Timestamp};
 use crate::window::{ClosedTime, Windows};
 
 /// The first line of every report.
 pub const HEADER: &str = "store_id,uptime_last_hour,uptime_last_day,uptime_last_week,\
                           downtime_last_hour,downtime_last_day,downtime_last_week\n";
+
+/// The first line of a report with extended columns.
+pub const EXTENDED_HEADER: &str = "store_id,uptime_last_hour,uptime_last_day,uptime_last_week,\
+                                   downtime_last_hour,downtime_last_day,downtime_last_week,last_observation_utc,\
+                                   observations_last_hour,observations_last_day,observations_last_week,\
+                                   coverage_last_hour,coverage_last_day,coverage_last_week\n";
+
+/// The column that is an instant.
+const LAST_OBSERVATION: &str = "last_observation_utc";
 
 /// Bytes of a typical row, to size the buffer.
 const ROW_BYTES: usize = 64;
@@ -95,14 +106,81 @@ pub fn render(
     if !snapshot.reaches(as_of) {
         return Err(BeforeMemory { as_of });
     }
+    let (snapshot, plan) = (snapshot.clone(), snapshot.plan(as_of, windows));
+    Ok(in_parts(snapshot.len(), HEADER, move |places, csv| {
+        for store in snapshot.stores_in(places) {
+            if let Some(sums) = store.sums(&plan, closed) {
+                push_row(store.id, sums, csv);
+            }
+        }
+    }))
+}
+
+/// Renders a report in another form: extended by what was observed of each store, by its place in the order of the ids, or
+/// as JSON, or both. Blocking.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_as(
+    snapshot: &Snapshot,
+    as_of: Timestamp,
+    request: ReportRequest,
+    observed: Option<Vec<ObservedWindows>>,
+) -> Result<Csv, BeforeMemory> {
+    if request.format == Format::Csv && observed.is_none() {
+        return render(snapshot, as_of, request.windows, request.closed);
+    }
+    if !snapshot.reaches(as_of) {
+        return Err(BeforeMemory { as_of });
+    }
+    let (snapshot, plan) = (snapshot.clone(), snapshot.plan(as_of, request.windows));
+    let is_json = request.format == Format::Json;
+    let header = match (request.format, &observed) {
+        (Format::Json, _) => "[",
+        (Format::Csv, Some(_)) => EXTENDED_HEADER,
+        (Format::Csv, None) => HEADER,
+    };
+    let mut file = in_parts(snapshot.len(), header, move |places, out| {
+        let observed = |place: usize| observed.as_ref().and_then(|all| all.get(place));
+        for (place, store) in (places.start..).zip(snapshot.stores_in(places)) {
+            let Some(sums) = store.sums(&plan, request.closed) else {
+                continue;
+            };
+            if is_json {
+                let separator = if place == 0 { "\n" } else { ",\n" };
+                out.extend_from_slice(separator.as_bytes());
+                push_object(store.id, sums, observed(place), out);
+            } else {
+                push_id(store.id, out);
+                push_sums(sums, out);
+                if let Some(observed) = observed(place) {
+                    push_observed(observed, out);
+                }
+                out.push(b'\n');
+            }
+        }
+    });
+    if is_json {
+        file.0.push(Bytes::from_static(b"\n]\n"));
+    }
+    Ok(file)
+}
+
+/// Renders the rows of `stores` stores in parts, on as many threads as there are. `rows` appends those at some places of
+/// the order of their ids.
+fn in_parts(
+    stores: usize,
+    header: &'static str,
+    rows: impl Fn(Range<usize>, &mut Vec<u8>) + Send + Sync + 'static,
+) -> Csv {
     let work = Arc::new(Work {
-        plan: snapshot.plan(as_of, windows),
-        snapshot: snapshot.clone(),
-        closed,
+        stores,
+        header,
+        rows,
         taken: AtomicUsize::new(0),
     });
     // The first one has the header, also where there are no stores.
-    let parts = snapshot.len().div_ceil(STORES_PER_PART).max(1);
+    let parts = stores.div_ceil(STORES_PER_PART).max(1);
     let (done, rendered) = mpsc::channel();
     for _ in 1..(*THREADS).min(parts) {
         let (work, done) = (Arc::clone(&work), done.clone());
@@ -126,24 +204,24 @@ pub fn render(
     }
     let rows = rows.into_iter().enumerate();
     let pieces = rows.map(|(part, part_rows)| part_rows.unwrap_or_else(|| work.render(part)).into());
-    Ok(Csv(pieces.collect()))
+    Csv(pieces.collect())
 }
 
 /// A report that is rendered by several threads, each taking the next part that nobody has taken.
-struct Work {
-    snapshot: Snapshot,
-    plan: Plan,
-    closed: ClosedTime,
+struct Work<F> {
+    stores: usize,
+    header: &'static str,
+    rows: F,
     /// Parts taken so far.
     taken: AtomicUsize,
 }
 
-impl Work {
+impl<F: Fn(Range<usize>, &mut Vec<u8>)> Work<F> {
     /// Renders parts until all are taken.
     fn render_parts(&self, mut done: impl FnMut(usize, Vec<u8>)) {
         loop {
             let part = self.taken.fetch_add(1, Ordering::Relaxed);
-            if part * STORES_PER_PART >= self.snapshot.len() {
+            if part * STORES_PER_PART >= self.stores {
                 return;
             }
             done(part, self.render(part));
@@ -151,22 +229,24 @@ impl Work {
     }
 
     fn render(&self, part: usize) -> Vec<u8> {
-        let mut rows = Vec::with_capacity(STORES_PER_PART * ROW_BYTES);
+        let mut csv = Vec::with_capacity(STORES_PER_PART * ROW_BYTES);
         if part == 0 {
-            rows.extend_from_slice(HEADER.as_bytes());
+            csv.extend_from_slice(self.header.as_bytes());
         }
         let first = part * STORES_PER_PART;
-        for store in self.snapshot.stores_in(first..first + STORES_PER_PART) {
-            if let Some(sums) = store.sums(&self.plan, self.closed) {
-                push_row(store.id, sums, &mut rows);
-            }
-        }
-        rows
+        (self.rows)(first..first + STORES_PER_PART, &mut csv);
+        csv
     }
 }
 
-fn push_row(id: &str, Sums { down_us, whole_us }: Sums, csv: &mut Vec<u8>) {
+fn push_row(id: &str, sums: Sums, csv: &mut Vec<u8>) {
     push_id(id, csv);
+    push_sums(sums, csv);
+    csv.push(b'\n');
+}
+
+/// Six numbers, each after a separator.
+fn push_sums(Sums { down_us, whole_us }: Sums, csv: &mut Vec<u8>) {
     let [down_hour, down_day, down_week] = down_us;
     let [hour, day, week] = whole_us;
     // Units are constants, so that each division is a multiplication.
@@ -176,7 +256,54 @@ fn push_row(id: &str, Sums { down_us, whole_us }: Sums, csv: &mut Vec<u8>) {
     push_decimal::<MINUTE_US>(down_hour, csv);
     push_decimal::<HOUR_US>(down_day, csv);
     push_decimal::<HOUR_US>(down_week, csv);
-    csv.push(b'\n');
+}
+
+/// How well a store was observed: when last, how often, and how much of its opening time is covered by that, with four
+/// decimals. Nothing stands where there is nothing to say.
+fn push_observed(observed: &ObservedWindows, csv: &mut Vec<u8>) {
+    let coverages = observed.covered_us.iter().zip(observed.open_us);
+    let last = observed.last.map(|at| at.to_string()).unwrap_or_default();
+    let mut text = format!(",{last}");
+    // Writing to a String cannot fail.
+    for count in observed.count {
+        let _ = write!(text, ",{count}");
+    }
+    for (&covered_us, open_us) in coverages {
+        if open_us > 0 {
+            let parts = (covered_us * 10_000 + open_us / 2) / open_us;
+            let _ = write!(text, ",{}.{:04}", parts / 10_000, parts % 10_000);
+        } else {
+            text.push(',');
+        }
+    }
+    csv.extend_from_slice(text.as_bytes());
+}
+
+/// A row as an object with the names of the columns. Numbers are those of the CSV, digit by digit.
+fn push_object(id: &str, sums: Sums, observed: Option<&ObservedWindows>, json: &mut Vec<u8>) {
+    let mut numbers = Vec::with_capacity(2 * ROW_BYTES);
+    push_sums(sums, &mut numbers);
+    if let Some(observed) = observed {
+        push_observed(observed, &mut numbers);
+    }
+    json.extend_from_slice(br#"{"store_id":"#);
+    // A text is JSON, always.
+    let id = serde_json::to_vec(id).unwrap_or_default();
+    json.extend_from_slice(&id);
+    let names = EXTENDED_HEADER.trim_ascii_end().split(',').skip(1);
+    for (name, value) in names.zip(numbers.split(|&byte| byte == b',').skip(1)) {
+        json.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        match (value, name) {
+            (b"", _) => json.extend_from_slice(b"null"),
+            (at, LAST_OBSERVATION) => {
+                json.push(b'"');
+                json.extend_from_slice(at);
+                json.push(b'"');
+            }
+            (number, _) => json.extend_from_slice(number),
+        }
+    }
+    json.push(b'}');
 }
 
 /// The digits of 0 to 999, first digit lowest, and in the highest byte how many they are.

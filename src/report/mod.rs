@@ -20,23 +20,17 @@ pub use csv::Csv;
 pub use figures::describe_metrics;
 pub(crate) use figures::stage;
 pub use registry::{FetchError, Found, Limits, Opened, Registry, ReportFile, TriggerError, Triggered};
-pub use request::{AsOf, ParseAsOfError, ReportRequest};
+pub use request::{AsOf, Columns, Format, ParseAsOfError, ReportRequest};
 pub use table::{Connect, ConnectError, Report, ReportState, TableError};
 
 use crate::time::Timestamp;
-use crate::window::{ClosedTime, Windows};
 
 /// Where a report's numbers come from.
 pub trait Source: Send + Sync + 'static {
     /// Renders a report of one consistent point of the change stream. `as_of` is the fixed instant
-    /// of the report, or `None` for the newest observation at that point. Instants in the same step of
-    /// [`WINDOWS_STEP_US`](crate::window::WINDOWS_STEP_US) give the same bytes.
-    fn render(
-        &self,
-        as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
-    ) -> BoxFuture<'_, Result<Rendered, RenderError>>;
+    /// of the report, whatever the request asked for, or `None` for the newest observation at that point. Instants in
+    /// the same step of [`WINDOWS_STEP_US`](crate::window::WINDOWS_STEP_US) give the same bytes, but for extended columns.
+    fn render(&self, as_of: Option<Timestamp>, request: ReportRequest) -> BoxFuture<'_, Result<Rendered, RenderError>>;
 
     /// The instants that a report may be as of right now; `None` while nothing is loaded yet.
     fn coverage(&self) -> Option<Coverage>;

@@ -25,7 +25,7 @@ use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early, report_span};
 use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, Csv, ReportRequest, Source, figures, stage, waiting};
+use super::{AsOf, Coverage, Csv, Format, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -122,6 +122,8 @@ pub struct ReportFile {
     pub report_id: Uuid,
     /// Its length.
     pub bytes: u64,
+    /// What kind of file it is.
+    pub format: Format,
     /// Of the same report, equal tags are equal bytes. Letters and digits.
     pub entity_tag: String,
 }
@@ -259,9 +261,14 @@ impl Registry {
         Ok(match recorded {
             Recorded::Running => Found::Running,
             Recorded::Failed { reason } => Found::Failed { reason },
-            Recorded::Complete { csv_bytes, made_of } => Found::Complete(ReportFile {
+            Recorded::Complete {
+                csv_bytes,
+                format,
+                made_of,
+            } => Found::Complete(ReportFile {
                 report_id,
                 bytes: csv_bytes,
+                format,
                 entity_tag: entity_tag(report_id, &made_of, csv_bytes),
             }),
         })
@@ -275,7 +282,7 @@ impl Registry {
         {
             return Ok(Opened::File(csv.into()));
         }
-        let stored = inner.open(file.report_id, part).await?;
+        let stored = inner.open(file, part).await?;
         let reason = fault(stored.as_ref().map(|stored| stored.csv_bytes), file);
         Ok(match (reason, stored) {
             (None, Some(stored)) => Opened::File(stored),
@@ -287,9 +294,11 @@ impl Registry {
 
     /// What is wrong with a report's file, if something is. It is left to whoever fetches it.
     pub async fn fault(&self, file: &ReportFile) -> Result<Option<&'static str>, FetchError> {
-        let report_id = file.report_id;
-        let length = self.inner.archive.length(report_id).await;
-        let length = length.map_err(|error| FetchError::Archive { report_id, error })?;
+        let length = self.inner.archive.length(file.report_id, file.format).await;
+        let length = length.map_err(|error| FetchError::Archive {
+            report_id: file.report_id,
+            error,
+        })?;
         Ok(fault(length, file))
     }
 
@@ -381,12 +390,10 @@ impl Inner {
         fresh.take_if(|(id, _)| *id == report_id).map(|(_, csv)| csv)
     }
 
-    async fn open(&self, report_id: Uuid, part: Option<Range<u64>>) -> Result<Option<StoredReport>, FetchError> {
-        let opened = self
-            .archive
-            .get(report_id, part)
-            .instrument(report_span(report_id))
-            .await;
+    async fn open(&self, file: &ReportFile, part: Option<Range<u64>>) -> Result<Option<StoredReport>, FetchError> {
+        let report_id = file.report_id;
+        let get = self.archive.get(report_id, file.format, part);
+        let opened = get.instrument(report_span(report_id)).await;
         figures::archived("get", &opened);
         opened.map_err(|error| FetchError::Archive { report_id, error })
     }
@@ -438,7 +445,12 @@ impl Inner {
         self.states.insert(report_id, State::Running);
         let asked = Instant::now();
         let start = match start {
-            Start::Now(turn) => Begin::Early(Early::start(&self, &request, turn)),
+            Start::Now(turn) if Early::suits(&request) => Begin::Early(Early::start(&self, &request, turn)),
+            // Its turn comes when the row is there.
+            Start::Now(turn) => {
+                drop(turn);
+                Begin::InTurn(None)
+            }
             Start::Later(place) => Begin::InTurn(Some(place)),
         };
         let recorded = self.table.insert(report_id, &request).await;
@@ -451,7 +463,7 @@ impl Inner {
         // Whoever asked may have gone; then nobody is left to tell.
         let _ = tell.send(Some(Told::new(request.as_of, asked, outcome.clone())));
         if let Ok(Triggered { as_of, .. }) = outcome {
-            self.run(report_id, as_of, request.windows, request.closed, start).await;
+            self.run(report_id, as_of, request, start).await;
         } else {
             figures::outcome("refused");
             self.states.remove(&report_id);

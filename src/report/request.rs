@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::time::{ParseTimestampError, Timestamp};
-use crate::window::{ClosedTime, Windows};
+use crate::window::{ClosedTime, ParseChoiceError, Windows};
 
-/// The options of one report. The default is `now`, `calendar`, `uptime`.
+/// The options of one report. The default is `now`, `calendar`, `uptime`, a CSV of the default columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReportRequest {
     /// The instant that the windows count back from.
@@ -15,6 +15,82 @@ pub struct ReportRequest {
     pub windows: Windows,
     /// What closed time counts as.
     pub closed: ClosedTime,
+    /// What kind of file it is.
+    pub format: Format,
+    /// Which columns it has.
+    pub columns: Columns,
+}
+
+/// The kind of a report's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Format {
+    /// A header and a row for each store.
+    #[default]
+    Csv,
+    /// A list of objects, one for each store and one a line.
+    Json,
+}
+
+/// The columns of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Columns {
+    /// Uptime and downtime.
+    #[default]
+    Default,
+    /// And how well the store was observed.
+    Extended,
+}
+
+impl Format {
+    /// The word in queries and tables; what the file's name ends in.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Format::Csv => "csv",
+            Format::Json => "json",
+        }
+    }
+
+    /// Its media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Format::Csv => "text/csv; charset=utf-8",
+            Format::Json => "application/json",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = ParseChoiceError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "csv" => Ok(Format::Csv),
+            "json" => Ok(Format::Json),
+            _ => Err(ParseChoiceError("csv or json")),
+        }
+    }
+}
+
+impl Columns {
+    /// The word in queries and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Columns::Default => "default",
+            Columns::Extended => "extended",
+        }
+    }
+}
+
+impl FromStr for Columns {
+    type Err = ParseChoiceError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "default" => Ok(Columns::Default),
+            "extended" => Ok(Columns::Extended),
+            _ => Err(ParseChoiceError("default or extended")),
+        }
+    }
 }
 
 /// The instant of a report, as asked for.

@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::registry::{Inner, State};
 use super::table::{Ending, UNFINISHED_MAX, Unfinished};
 use super::waiting::Place;
-use super::{AsOf, RenderError, Rendered, ReportRequest, figures, stage};
+use super::{AsOf, Columns, RenderError, Rendered, ReportRequest, figures, stage};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::time::Timestamp;
-use crate::window::{ClosedTime, WINDOWS_STEP_US, Windows};
+use crate::window::WINDOWS_STEP_US;
 
 /// A report that is rendered while its row is still being recorded, which is a wait for the disk. If nothing comes of
 /// the row, nothing comes of this either.
@@ -47,6 +47,11 @@ struct Rendering {
 }
 
 impl Early {
+    /// Whether a report may be rendered before its row is recorded: where only the windows count, not the very instant.
+    pub(super) fn suits(request: &ReportRequest) -> bool {
+        request.columns == Columns::Default
+    }
+
     /// Starts at once: it is this report's turn.
     pub(super) fn start(inner: &Inner, request: &ReportRequest, turn: OwnedSemaphorePermit) -> Self {
         let as_of = match request.as_of {
@@ -55,8 +60,8 @@ impl Early {
             // The row will have the database's time: another instant, but nearly always one with the same windows.
             AsOf::Now => Some(Clock::System.now()),
         };
-        let (source, windows, closed) = (Arc::clone(&inner.source), request.windows, request.closed);
-        let render = async move { source.render(as_of, windows, closed).await };
+        let (source, request) = (Arc::clone(&inner.source), *request);
+        let render = async move { source.render(as_of, request).await };
         let task = tokio::spawn(render.in_current_span());
         let rendering = Rendering { as_of, task };
         Early { turn, rendering }
@@ -84,14 +89,7 @@ impl Rendering {
 
 impl Inner {
     /// Takes a turn, makes the report and sees to its ending.
-    pub(super) async fn run(
-        &self,
-        report_id: Uuid,
-        as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
-        begin: Begin,
-    ) {
+    pub(super) async fn run(&self, report_id: Uuid, as_of: Option<Timestamp>, request: ReportRequest, begin: Begin) {
         let (turn, rendering) = match begin {
             Begin::Early(Early { turn, rendering }) => (Ok(turn), Some(rendering)),
             Begin::InTurn(place) => {
@@ -104,14 +102,14 @@ impl Inner {
         let started = Instant::now();
         let made = AssertUnwindSafe(tokio::time::timeout(
             self.limits.run_max,
-            self.make(report_id, as_of, windows, closed, rendering),
+            self.make(report_id, as_of, request, rendering),
         ))
         .catch_unwind()
         .await;
         let duration = started.elapsed();
         drop(turn);
         let ending = match made {
-            Ok(Ok(Ok(rendered))) => Ending::complete(&rendered, duration),
+            Ok(Ok(Ok(rendered))) => Ending::complete(&rendered, request.format, duration),
             Ok(Ok(Err(reason))) => Ending::Failed { reason, duration },
             Ok(Err(_)) => Ending::Failed {
                 reason: format!("the report took longer than {:?}", self.limits.run_max),
@@ -130,8 +128,7 @@ impl Inner {
         &self,
         report_id: Uuid,
         as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
+        request: ReportRequest,
         early: Option<Rendering>,
     ) -> Result<Rendered, String> {
         let early = match early {
@@ -140,12 +137,12 @@ impl Inner {
         };
         let rendered = match early {
             Some(rendered) => rendered,
-            None => self.source.render(as_of, windows, closed).await,
+            None => self.source.render(as_of, request).await,
         };
         let rendered = rendered.map_err(|error| error.to_string())?;
         let rendered_at = Instant::now();
         failpoint::hit("report.rendered").map_err(|error| error.to_string())?;
-        let put = self.archive.put(report_id, rendered.csv.clone()).await;
+        let put = self.archive.put(report_id, request.format, rendered.csv.clone()).await;
         stage("archive", rendered_at);
         figures::archived("put", &put);
         failpoint::hit("report.renamed").map_err(|error| error.to_string())?;
@@ -180,8 +177,8 @@ impl Inner {
     /// Puts an ending into the table, once its file is on the disk.
     async fn settle(&self, report_id: Uuid, mut ending: Arc<Ending>) {
         failpoint::pass("report.announced");
-        if let Ending::Complete { duration, .. } = *ending
-            && let Err(error) = self.archive.persist(report_id).await
+        if let Ending::Complete { duration, format, .. } = *ending
+            && let Err(error) = self.archive.persist(report_id, format).await
         {
             tracing::error!(error = &error as &dyn Error, "a report was lost again");
             let reason = error.public_reason();
@@ -265,14 +262,13 @@ impl Inner {
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
-        let reason = match (row.as_of, row.windows.parse(), row.closed.parse()) {
-            (Some(as_of), _, _) if as_of < earliest => format!(
+        let reason = match (row.as_of, row.request()) {
+            (Some(as_of), _) if as_of < earliest => format!(
                 "the service stopped before the report was done, and the rollups now begin at \
                  {earliest}, after its instant {as_of}"
             ),
-            (as_of, Ok(windows), Ok(closed)) => {
-                let begin = Begin::InTurn(None);
-                return self.run(report_id, as_of, windows, closed, begin).await;
+            (as_of, Some(request)) => {
+                return self.run(report_id, as_of, request, Begin::InTurn(None)).await;
             }
             _ => "the service stopped before the report was done, and its recorded options are \
                   not known to this version"

@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use super::{Rendered, ReportRequest};
+use super::{AsOf, Format, Rendered, ReportRequest};
 use crate::time::Timestamp;
 
 /// How long one statement, or connecting, may take: a half-open connection must not hold a report
@@ -48,8 +48,14 @@ pub enum TableError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
     Running,
-    Complete { csv_bytes: u64, made_of: MadeOf },
-    Failed { reason: String },
+    Complete {
+        csv_bytes: u64,
+        format: Format,
+        made_of: MadeOf,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 /// What a report's bytes follow from, beside its options: where both are the same, so are the bytes.
@@ -110,6 +116,7 @@ pub(super) enum Ending {
         cursors: Vec<String>,
         stores: u64,
         csv_bytes: u64,
+        format: Format,
         duration: Duration,
     },
     Failed {
@@ -119,12 +126,13 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    pub(super) fn complete(rendered: &Rendered, duration: Duration) -> Self {
+    pub(super) fn complete(rendered: &Rendered, format: Format, duration: Duration) -> Self {
         Ending::Complete {
             as_of: rendered.as_of,
             cursors: rendered.cursors.clone(),
             stores: rendered.stores,
             csv_bytes: rendered.csv.bytes(),
+            format,
             duration,
         }
     }
@@ -138,9 +146,11 @@ impl Ending {
                 as_of,
                 cursors,
                 csv_bytes,
+                format,
                 ..
             } => Recorded::Complete {
                 csv_bytes: *csv_bytes,
+                format: *format,
                 made_of: MadeOf {
                     as_of: Some(*as_of),
                     cursors: cursors.clone(),
@@ -160,6 +170,21 @@ pub(super) struct Unfinished {
     /// The words of the request, unread: a row may be of another version.
     pub(super) windows: String,
     pub(super) closed: String,
+    pub(super) format: String,
+    pub(super) columns: String,
+}
+
+impl Unfinished {
+    /// As it was asked for; None if this version does not know how.
+    pub(super) fn request(&self) -> Option<ReportRequest> {
+        Some(ReportRequest {
+            as_of: self.as_of.map_or(AsOf::Latest, AsOf::At),
+            windows: self.windows.parse().ok()?,
+            closed: self.closed.parse().ok()?,
+            format: self.format.parse().ok()?,
+            columns: self.columns.parse().ok()?,
+        })
+    }
 }
 
 pub(super) struct Table {
@@ -184,9 +209,9 @@ struct Session {
 
 /// `now` is the database's clock, so that all daemons and pollers share one.
 const INSERT: &str = "INSERT INTO public.reports \
-     (report_id, state, requested_at, as_of_requested, windows, closed, as_of) \
+     (report_id, state, requested_at, as_of_requested, windows, closed, as_of, format, columns) \
      VALUES ($1, 'running', pg_catalog.clock_timestamp(), $2, $3, $4, \
-       CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END) \
+       CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END, $6, $7) \
      RETURNING as_of";
 
 /// Does not wait for the disk: the setting is local to this one-statement transaction. Should the
@@ -198,7 +223,7 @@ const FINISH: &str = "UPDATE public.reports SET state = $2, as_of = COALESCE($3,
      WHERE report_id = $1 AND state = 'running' \
        AND pg_catalog.set_config('synchronous_commit', 'off', true) IS NOT NULL";
 
-const FIND: &str = "SELECT state, csv_bytes, failure, as_of, cursors FROM public.reports WHERE report_id = $1";
+const FIND: &str = "SELECT state, csv_bytes, failure, as_of, cursors, format FROM public.reports WHERE report_id = $1";
 
 const REPORT: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
        duration_us, finished_at, failure \
@@ -208,7 +233,7 @@ const NEWEST: &str = "SELECT report_id, state, requested_at, as_of, windows, clo
        duration_us, finished_at, failure \
      FROM public.reports WHERE requested_at < $1 ORDER BY requested_at DESC, report_id DESC LIMIT $2";
 
-const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed FROM public.reports \
+const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed, format, columns FROM public.reports \
      WHERE state = 'running' ORDER BY requested_at LIMIT $1";
 
 impl Table {
@@ -233,12 +258,13 @@ impl Table {
     ) -> Result<Option<Timestamp>, TableError> {
         let requested = request.as_of.to_string();
         let given = match request.as_of {
-            super::AsOf::At(at) => Some(at),
-            super::AsOf::Now | super::AsOf::Latest => None,
+            AsOf::At(at) => Some(at),
+            AsOf::Now | AsOf::Latest => None,
         };
         let (windows, closed) = (request.windows.as_str(), request.closed.as_str());
         let session = self.session().await?;
-        let params: Params<'_> = &[&report_id, &requested, &windows, &closed, &given];
+        let (format, columns) = (request.format.as_str(), request.columns.as_str());
+        let params: Params<'_> = &[&report_id, &requested, &windows, &closed, &given, &format, &columns];
         let row = session.client.query_one(&session.insert, params);
         let row = self.within_deadline(&session, row).await?;
         Ok(row.try_get(0)?)
@@ -254,6 +280,7 @@ impl Table {
                 stores,
                 csv_bytes,
                 duration,
+                ..
             } => (
                 "complete",
                 Some(*as_of),
@@ -322,6 +349,8 @@ impl Table {
                 as_of: row.try_get(1)?,
                 windows: row.try_get(2)?,
                 closed: row.try_get(3)?,
+                format: row.try_get(4)?,
+                columns: row.try_get(5)?,
             })
         };
         rows.iter().map(read).collect()
@@ -367,7 +396,9 @@ impl Table {
 impl Session {
     async fn prepare(client: Client) -> Result<Self, TableError> {
         use tokio_postgres::types::Type;
-        let insert_types = [Type::UUID, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
+        let (text, instant) = (Type::TEXT, Type::TIMESTAMPTZ);
+        let [as_of, windows, closed, format, columns] = [(); 5].map(|()| text.clone());
+        let insert_types = [Type::UUID, as_of, windows, closed, instant, format, columns];
         Ok(Session {
             insert: client.prepare_typed(INSERT, &insert_types).await?,
             finish: client.prepare(FINISH).await?,
@@ -388,6 +419,8 @@ fn recorded(row: &Row) -> Result<Recorded, TableError> {
             // A length that is missing or negative matches no file, so nothing wrong is served.
             Recorded::Complete {
                 csv_bytes: unsigned(row, 1)?.unwrap_or(u64::MAX),
+                // Another version's is not here under the name of a CSV either.
+                format: row.try_get::<_, &str>(5)?.parse().unwrap_or_default(),
                 made_of: MadeOf {
                     as_of: row.try_get(3)?,
                     cursors: row.try_get::<_, Option<_>>(4)?.unwrap_or_default(),

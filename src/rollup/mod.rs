@@ -16,6 +16,7 @@ mod book;
 mod dirty;
 mod ids;
 mod leaves;
+mod observed;
 mod restore;
 mod snapshot;
 mod state;
@@ -24,6 +25,7 @@ mod timeline;
 
 pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 pub use ids::StoreIndex;
+pub use observed::ObservedWindows;
 pub use snapshot::{Plan, Snapshot, StoreView, Sums};
 pub use state::DownCell;
 pub use stretches::{OpenDown, StoreNames};

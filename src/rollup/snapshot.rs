@@ -134,6 +134,19 @@ impl Snapshot {
 }
 
 impl Plan {
+    /// The first instant of any window of any zone.
+    pub fn first(&self) -> Timestamp {
+        let starts = self.zones.iter().map(|windows| windows.reach.start);
+        starts.min().unwrap_or(self.as_of)
+    }
+
+    /// The windows of a store, and its openings over all of them.
+    pub(super) fn of<'a>(&'a self, store: &'a StoreView<'_>) -> Option<([Span; 3], &'a Openings)> {
+        let resolved = store.schedules.all.get(store.state.schedule as usize)?;
+        let windows = self.zones.get(resolved.zone as usize)?;
+        Some((windows.spans, self.openings(resolved, store.state.schedule)?))
+    }
+
     /// The openings of a schedule over the reach of the windows.
     fn openings<'a>(&'a self, resolved: &'a Resolved, schedule: u32) -> Option<&'a Openings> {
         let Some(far) = &self.far else {

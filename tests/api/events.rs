@@ -126,6 +126,7 @@ async fn changes_are_told_once_and_who_comes_back_misses_none() {
         come.data["changes"],
         json!([{"store_id": "b", "from": null, "to": "online"}])
     );
+    assert_eq!(stream.next_of("fleet").await.data["stores"], 2);
     let mut back = Stream::open(&app, "/api/v1/events", &changed.id.to_string())
         .await
         .unwrap();

@@ -8,6 +8,7 @@ mod app;
 mod description;
 mod events;
 mod expected;
+mod extended;
 mod made_up;
 mod pages;
 mod reports;

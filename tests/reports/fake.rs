@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use uptally::report::{Archive, Connect, Coverage, Limits, Registry, RenderError, Rendered, Source};
+use uptally::report::{Archive, Connect, Coverage, Limits, Registry, RenderError, Rendered, ReportRequest, Source};
 use uptally::time::{HOUR_US, Timestamp};
 use uptally::window::{ClosedTime, WINDOWS_STEP_US, Windows};
 
@@ -64,19 +64,14 @@ pub fn csv_of(as_of: Timestamp, windows: Windows, closed: ClosedTime) -> Bytes {
 }
 
 impl Source for FakeSource {
-    fn render(
-        &self,
-        as_of: Option<Timestamp>,
-        windows: Windows,
-        closed: ClosedTime,
-    ) -> BoxFuture<'_, Result<Rendered, RenderError>> {
+    fn render(&self, as_of: Option<Timestamp>, request: ReportRequest) -> BoxFuture<'_, Result<Rendered, RenderError>> {
         Box::pin(async move {
             self.renders.fetch_add(1, Ordering::Relaxed);
             self.gate.acquire().await.unwrap().forget();
             assert!(self.behaviour != Behaviour::Panic, "told to");
             let as_of = as_of.unwrap_or(LATEST);
             Ok(Rendered {
-                csv: csv_of(as_of, windows, closed).to_vec().into(),
+                csv: csv_of(as_of, request.windows, request.closed).to_vec().into(),
                 as_of,
                 cursors: vec!["7:9:8".to_owned()],
                 stores: 13_558,

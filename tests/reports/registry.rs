@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use tempfile::tempdir;
-use uptally::report::{AsOf, Found, Limits, Opened, Registry, ReportRequest, TriggerError, Triggered};
+use uptally::report::{AsOf, Columns, Format, Found, Limits, Opened, Registry, ReportRequest, TriggerError, Triggered};
 use uptally::time::HOUR_US;
 use uptally::window::{ClosedTime, Windows};
 use uuid::Uuid;
@@ -19,6 +19,8 @@ const LATEST_REPORT: ReportRequest = ReportRequest {
     as_of: AsOf::Latest,
     windows: Windows::Rolling,
     closed: ClosedTime::Excluded,
+    format: Format::Csv,
+    columns: Columns::Default,
 };
 
 /// The report once it is no longer running: its CSV or why there is none.

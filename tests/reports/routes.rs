@@ -176,7 +176,9 @@ async fn parameters_are_read_strictly() {
     let app = app(&FakeSource::new(OPEN), csvs.path(), no_database(), limits());
     let long = "x".repeat(5000);
     for (query, named, accepted) in [
-        ("as_off=now", "as_off", "as_of, windows, closed"),
+        ("as_off=now", "as_off", "as_of, windows, closed, format, columns"),
+        ("format=xml", "format", "csv or json"),
+        ("columns=all", "columns", "default or extended"),
         ("as_of=yesterday", "as_of", "now, latest or an RFC 3339"),
         ("as_of=1970-01-01T00:00:00Z", "as_of", "2000-01-01"),
         ("as_of=now&as_of=latest", "as_of", "once"),

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Config};
 use uptally::db::Database;
 use uptally::feed::{self, Cursor};
 use uptally::oracle::report_csv;
-use uptally::report::Source;
+use uptally::report::{ReportRequest, Source};
 use uptally::rollup::{FUTURE_MAX_US, Limits};
 use uptally::time::{HOUR_US, Timestamp};
 use uptally::verify::{Verdict, verify};
@@ -45,7 +45,12 @@ pub async fn reports_are_right(source: &impl Source, client: &Client, now: Times
     for (windows, closed) in KINDS {
         let mut csv = String::new();
         within(Duration::from_secs(5), "a report is of the present", async || {
-            let rendered = source.render(Some(as_of), windows, closed).await.unwrap();
+            let request = ReportRequest {
+                windows,
+                closed,
+                ..ReportRequest::default()
+            };
+            let rendered = source.render(Some(as_of), request).await.unwrap();
             csv = String::from_utf8(rendered.csv.to_vec()).unwrap();
             knows_all_of(&rendered.cursors[0].parse().unwrap(), &present)
         })

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::Api;
 use super::problem::Problem;
-use super::query::{Given, Param};
+use super::query::{Given, NUMBER_MAX, Param};
 use crate::clock::Clock;
 use crate::live::Live;
 use crate::report::Registry;
@@ -30,7 +30,7 @@ use ring::{Ring, Subscription};
 pub(super) const EVENTS: &[Param] = &[Param::new(
     "last_event_id",
     "The last id that was seen, for clients that cannot send the header Last-Event-ID.",
-    || json!({"type": "integer", "minimum": 0}),
+    || json!({"type": "integer", "minimum": 0, "maximum": NUMBER_MAX}),
 )];
 
 /// What the stream is.
@@ -69,7 +69,7 @@ impl Events {
 
 pub(super) async fn get_events(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let given = Given::read(request.uri(), EVENTS)?;
-    let by_query = given.number("last_event_id", 0..=usize::MAX)?;
+    let by_query = given.number("last_event_id", 0..=NUMBER_MAX)?;
     let by_header = request.headers().get("last-event-id").map(|value| {
         let id = value.to_str().ok().and_then(|text| text.parse().ok());
         // What is no id of ours is like one that was long ago.

@@ -28,7 +28,7 @@ pub(in crate::http) const LIST: &[Param] = &[
     Param::new(
         "before",
         "Only those that were triggered before this instant: the last `requested_at` of a page leads to the next one.",
-        || json!({"type": "string", "format": "date-time"}),
+        query::instant,
     ),
 ];
 

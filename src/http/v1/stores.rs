@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Observed, Window, WindowSums, fleet};
 use crate::http::problem::Problem;
-use crate::http::query::{Given, Param, WINDOWS, bad, bad_value};
+use crate::http::query::{Given, NUMBER_MAX, Param, WINDOWS, bad, bad_value, instant};
 use crate::http::{Api, Asked};
 use crate::live::{Buckets, BucketsError, Step, StoreDetail, blocking};
 use crate::overview::{Query, Sort, State, StoreNow};
@@ -57,7 +57,7 @@ pub(in crate::http) const LIST: &[Param] = &[
     Param::new(
         "offset",
         "Leaving out so many.",
-        || json!({"type": "integer", "minimum": 0, "default": 0}),
+        || json!({"type": "integer", "minimum": 0, "maximum": NUMBER_MAX, "default": 0}),
     ),
     WINDOWS,
 ];
@@ -67,13 +67,9 @@ pub(in crate::http) const HOURS: &[Param] = &[
     Param::new(
         "from",
         "Where the stretch begins; by default seven days before its end, or where buckets begin.",
-        || json!({"type": "string", "format": "date-time"}),
+        instant,
     ),
-    Param::new(
-        "to",
-        "Where the stretch ends; by default at the present.",
-        || json!({"type": "string", "format": "date-time"}),
-    ),
+    Param::new("to", "Where the stretch ends; by default at the present.", instant),
     Param::new(
         "step",
         "hour: hours of the store's clock. day: its local days.",
@@ -219,7 +215,7 @@ impl ListQuery {
                 sort,
                 descending,
                 limit: given.number("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT),
-                offset: given.number("offset", 0..=usize::MAX)?.unwrap_or(0),
+                offset: given.number("offset", 0..=NUMBER_MAX)?.unwrap_or(0),
             },
         })
     }
