@@ -47,6 +47,8 @@ async fn example_stores() -> TestDatabase {
         "hours.csv",
         "--timezones",
         "timezones.csv",
+        "--closures",
+        "closures.csv",
     ]);
     run(import.current_dir(dir).env("DATABASE_URL", database.url()));
     database
@@ -96,10 +98,12 @@ async fn the_query_for_a_dashboard_names_the_worst_days() {
             .arg(example("worst_days.sql"));
         run(&mut psql)
     };
-    // Monday: the cinema is down for its three hours but one that is not over, the kiosk for half an hour.
+    // Monday: the cinema is down for its three hours but one that is not over, the kiosk for half an hour. Sunday: the
+    // florist for the hour before it closes.
     let expected = "store_id,day,hours_up,hours_down,uptime_percent\n\
                     cinema,2023-01-23,0.00,2.00,0.00\n\
-                    kiosk,2023-01-23,21.50,0.50,97.73\n";
+                    florist,2023-01-22,1.00,1.00,50.00\n\
+                    kiosk,2023-01-23,22.50,0.50,97.83\n";
     support::within(std::time::Duration::from_secs(5), "it is flushed", async || {
         query() == expected
     })

@@ -82,9 +82,10 @@ impl Terminal {
     fn import_the_example(&self) {
         let example = root().join("docs/example");
         let file = |name: &str| example.join(name).display().to_string();
-        let (status, hours, zones) = (file("status.csv"), file("hours.csv"), file("timezones.csv"));
+        let (status, hours) = (file("status.csv"), file("hours.csv"));
+        let (zones, closures) = (file("timezones.csv"), file("closures.csv"));
         self.run(&format!(
-            "uptally import --activity {status} --hours {hours} --timezones {zones}"
+            "uptally import --activity {status} --hours {hours} --timezones {zones} --closures {closures}"
         ));
     }
 
@@ -124,7 +125,7 @@ async fn inputs_are_backed_up_and_restored_beside_daemons() {
     let mut serve = Serve::spawn(states.1.path(), Some(new.url()));
     serve.wait_until_ready();
     let said = terminal.run(&block("restore"));
-    assert!(said.contains("\n0 differences; 4 stores"), "{said}");
+    assert!(said.contains("\n0 differences; 5 stores"), "{said}");
     assert_eq!(serve.report(AS_OF.parse().unwrap()), expected);
     let count = "SELECT count(*) FROM public.reports WHERE state = 'complete'";
     let reports: i64 = new.connect().await.query_one(count, &[]).await.unwrap().get(0);
