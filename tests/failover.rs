@@ -46,7 +46,7 @@ async fn reports_that_a_failover_interrupts_end() {
     let mut second = base_backup(&first, true).await;
     let (state, url) = (state_dir(), either_url(&first, &second));
     // One after the other, each with a pause between its row and its file.
-    let slow = [("UPTALLY_FAILPOINTS", "report.rendered=sleep:2000")];
+    let slow = [("UPTALLY_FAILPOINTS", "report.rendered=sleep:3000")];
     let mut serve = Serve::spawn_with(state.path(), Some(&url), &slow);
     serve.wait_until_ready();
     let trigger = |serve: &mut Serve, as_of: &str| {
@@ -61,14 +61,14 @@ async fn reports_that_a_failover_interrupts_end() {
         rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
     };
     let is = |states: &[(String, String)], id: &String, state: &str| states.contains(&(id.clone(), state.to_owned()));
-    let ended = trigger(&mut serve, "2023-11-08T12:00:00Z");
-    let waiting = trigger(&mut serve, "2023-11-07T12:00:00Z");
-    // Neither can end before its row has come over.
     let (client, replica) = (first.connect().await, second.connect().await);
-    client
-        .batch_execute("BEGIN; SELECT FROM public.reports FOR UPDATE")
-        .await
-        .unwrap();
+    // Neither can end before its row has come over: each row is held as soon as it is there.
+    let hold = "SELECT FROM public.reports FOR UPDATE";
+    client.batch_execute("BEGIN").await.unwrap();
+    let ended = trigger(&mut serve, "2023-11-08T12:00:00Z");
+    client.batch_execute(hold).await.unwrap();
+    let waiting = trigger(&mut serve, "2023-11-07T12:00:00Z");
+    client.batch_execute(hold).await.unwrap();
     within(PATIENCE, "their rows have come over", async || {
         let found = states(&replica).await;
         is(&found, &ended, "running") && is(&found, &waiting, "running")
