@@ -61,19 +61,22 @@ pub(super) fn shown_row(line: &[u8]) -> String {
     printable(&String::from_utf8_lossy(head), ROW_CHARS_MAX)
 }
 
-/// The first `chars_max` characters with control characters escaped; `…` stands for the rest.
+/// As many first characters as fit `chars_max` with control characters escaped; `…` stands for the rest.
 fn printable(text: &str, chars_max: usize) -> String {
-    let mut chars = text.chars();
     let mut out = String::new();
-    for c in chars.by_ref().take(chars_max) {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
+    let mut room = chars_max;
+    for c in text.chars() {
+        let escaped = c.is_control().then(|| c.escape_default());
+        // An escape is up to eight characters: counted as what is shown, not as what was sent.
+        let Some(left) = room.checked_sub(escaped.as_ref().map_or(1, ExactSizeIterator::len)) else {
+            out.push('…');
+            break;
+        };
+        room = left;
+        match escaped {
+            Some(escaped) => out.extend(escaped),
+            None => out.push(c),
         }
-    }
-    if chars.next().is_some() {
-        out.push('…');
     }
     out
 }
@@ -164,6 +167,11 @@ mod tests {
     fn hostile_text_is_shown_short_and_escaped() {
         assert_eq!(shown(""), "nothing");
         assert_eq!(shown("up\0\u{1b}[31m"), "\"up\\u{0}\\u{1b}[31m\"");
+        let controls = shown(&"\0".repeat(1 << 10));
+        assert!(
+            controls.chars().count() <= FOUND_CHARS_MAX + 3 && controls.ends_with("…\""),
+            "{controls}"
+        );
         let long = shown(&"é".repeat(1 << 20));
         assert_eq!(long.chars().count(), FOUND_CHARS_MAX + 3);
         assert!(shown_row(&vec![0xff; 1 << 20]).chars().count() <= ROW_CHARS_MAX + 1);
