@@ -67,7 +67,7 @@ fn printable(text: &str, chars_max: usize) -> String {
     let mut room = chars_max;
     for c in text.chars() {
         let escaped = c.is_control().then(|| c.escape_default());
-        // An escape is up to eight characters: counted as what is shown, not as what was sent.
+        // An escape is up to six characters: counted as what is shown, not as what was sent.
         let Some(left) = room.checked_sub(escaped.as_ref().map_or(1, ExactSizeIterator::len)) else {
             out.push('…');
             break;
