@@ -12,7 +12,7 @@
 //! | `kill` | ends this process with SIGKILL |
 //! | `error` | makes the step fail |
 //! | `panic` | panics |
-//! | `sleep:200` | stalls the thread for 200 ms |
+//! | `sleep:200` | stalls the step for 200 ms, and its task with it; other tasks go on |
 //! | `...@3` | at the third pass only |
 //! | `.../5` | at every fifth pass |
 
@@ -73,6 +73,7 @@ mod active {
     use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
+    use tokio::runtime::{Handle, RuntimeFlavor};
 
     use super::{DbError, POINTS};
 
@@ -180,10 +181,20 @@ mod active {
                 Action::Error => Err(DbError::Unexpected(format!("fail point {point}, pass {pass}"))),
                 Action::Panic => panic!("fail point {point}, pass {pass}"),
                 Action::Sleep(length) => {
-                    std::thread::sleep(length);
+                    stall(length);
                     Ok(())
                 }
             }
+        }
+    }
+
+    /// Stalls who calls it, and nobody else: a worker of the runtime first hands on the tasks that wait for its thread.
+    fn stall(length: Duration) {
+        let workers = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if workers {
+            tokio::task::block_in_place(|| std::thread::sleep(length));
+        } else {
+            std::thread::sleep(length);
         }
     }
 
@@ -227,6 +238,21 @@ mod active {
             assert_eq!(fails("read.looked"), [false, false, true, false, false, true]);
             assert!(!fails("read.applied").contains(&true));
             assert!(!fails("flush.committed").contains(&true), "nothing was asked for there");
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+        async fn who_stalls_holds_up_nobody_else() {
+            let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+            let (told, hears) = std::sync::mpsc::channel::<()>();
+            tokio::spawn(async move {
+                // Woken by a task, a task waits in the slot of that one's worker, which others cannot take from.
+                tokio::spawn(async move { told.send(()).unwrap() });
+                begun.send(()).unwrap();
+                stall(Duration::from_secs(3));
+            });
+            has_begun.recv().await.unwrap();
+            let heard = tokio::task::spawn_blocking(move || hears.recv_timeout(Duration::from_millis(1500)));
+            assert!(heard.await.unwrap().is_ok(), "the only worker's other task went on");
         }
 
         #[test]

@@ -150,7 +150,7 @@ async fn a_follower_that_is_stuck_is_not_vouched_for() {
     let manager = Manager::abstract_one();
     // Other databases of the server move its snapshot too, which is worth a look: not one of the first.
     let stuck = [("UPTALLY_FAILPOINTS", "read.looked=sleep:600000@20")];
-    let serve = manager.start(state.path(), database.url(), &stuck);
+    let mut serve = manager.start(state.path(), database.url(), &stuck);
     manager.hear_until(|message| message == "STATUS=following 0 stores");
     assert!(manager.feedings(WATCHDOG / 2) >= 1, "it is asleep and alive");
     let client = database.connect().await;
@@ -163,5 +163,10 @@ async fn a_follower_that_is_stuck_is_not_vouched_for() {
     // What it had done just before counts for half of the patience.
     manager.feedings(WATCHDOG * 2 / 3);
     assert_eq!(manager.feedings(WATCHDOG), 0);
+    let (status, _) = serve.request("GET", "/healthz");
+    assert_eq!(
+        status, 200,
+        "HTTP answers meanwhile, which is why HTTP vouches for nothing"
+    );
     serve.kill();
 }
