@@ -2,8 +2,9 @@
 //!
 //! The modules in reading order; each uses its own layer and those below it.
 
-// Layer 0: instants, identities.
+// Layer 0: instants, identities, text that strangers sent.
 pub mod store;
+pub mod text;
 pub mod time;
 
 // Layer 1: when a store is open; which stretches a report looks at.
@@ -25,8 +26,9 @@ pub mod failpoint;
 pub mod feed;
 pub mod ledger;
 
-// Layer 4: the task that owns the rollup; what the stores do now; reports.
+// Layer 4: the task that owns the rollup; what the stores do now; reports; rows from files and clients.
 pub mod daemon;
+pub mod import;
 pub mod live;
 pub mod report;
 
@@ -37,7 +39,6 @@ pub mod http;
 pub mod cluster;
 pub mod demo;
 pub mod fleet;
-pub mod import;
 pub mod serve;
 pub mod systemd;
 pub mod verify;

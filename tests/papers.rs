@@ -23,7 +23,7 @@ const LINES_MAX: usize = 700;
 
 /// The layers, lowest first. ARCHITECTURE.md has the same table.
 const LAYERS: [&[&str]; 8] = [
-    &["time", "store"],
+    &["time", "store", "text"],
     &["schedule", "window"],
     &["rollup", "overview"],
     &["audit", "clock", "db", "failpoint", "feed", "ledger"],

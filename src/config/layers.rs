@@ -12,9 +12,13 @@ use config::{FileFormat, Source as _, Value, ValueKind};
 use super::ConfigError;
 use super::keys::{KEYS, Key, KeyKind};
 use super::secret::Secret;
+use crate::text::quoted;
 
 /// How the environment names a key: `http.listen` is `UPTALLY__HTTP__LISTEN`.
 const ENV_PREFIX: &str = "UPTALLY__";
+
+/// Characters of a refused value that an error repeats.
+const FOUND_CHARS_MAX: usize = 80;
 
 /// How systemd names the directory of the secrets that it hands over, and how those for us are called: the file
 /// `uptally.database.url` in it is what `database.url_file` names, and so for every key that ends in `_file`.
@@ -301,7 +305,7 @@ fn unknown(name: &str, origin: &str) -> ConfigError {
 fn refused(key: &str, value: &Value, expected: &str) -> ConfigError {
     let problem = match (&value.kind, Key::find(key)) {
         (_, Some(Key { secret: true, .. })) => format!("{expected}; what was found is not shown"),
-        (ValueKind::String(text), _) => format!("{expected}, found {:?}", shortened(text)),
+        (ValueKind::String(text), _) => format!("{expected}, found {}", quoted(text, FOUND_CHARS_MAX)),
         (ValueKind::Table(_), _) => format!("{expected}, found a table"),
         (ValueKind::Array(_), _) => format!("{expected}, found a list"),
         (other, _) => format!("{expected}, found {other}"),
@@ -310,14 +314,5 @@ fn refused(key: &str, value: &Value, expected: &str) -> ConfigError {
         key: key.to_owned(),
         problem,
         origin: value.origin().unwrap_or_default().to_owned(),
-    }
-}
-
-/// A value goes into an error message, which stays one line that can be read.
-fn shortened(text: &str) -> String {
-    const CHARS_MAX: usize = 80;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }

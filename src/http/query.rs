@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::report::ReportRequest;
+use crate::text::quoted;
 
 /// Characters of a refused value that are repeated to the client.
 const ECHO_CHARS_MAX: usize = 64;
@@ -180,23 +181,15 @@ fn not_accepted(accepted: &[Param], name: &str) -> Problem {
     } else {
         format!("expected no query parameter but {}", names.join(", "))
     };
-    bad(format!("{expected}, found {:?}", echo(name)))
+    bad(format!("{expected}, found {}", quoted(name, ECHO_CHARS_MAX)))
 }
 
 pub(super) fn bad_value(name: &str, expected: &str, value: &str) -> Problem {
-    let found = echo(value);
-    bad(format!("query parameter {name}: {expected}, found {found:?}"))
+    let found = quoted(value, ECHO_CHARS_MAX);
+    bad(format!("query parameter {name}: {expected}, found {found}"))
 }
 
 pub(super) fn bad(detail: impl Into<String>) -> Problem {
     let (status, title) = (StatusCode::BAD_REQUEST, "Bad query parameter");
     Problem::new(status, "bad-parameter", title, detail)
-}
-
-fn echo(value: &str) -> String {
-    let mut shown: String = value.chars().take(ECHO_CHARS_MAX).collect();
-    if shown.len() < value.len() {
-        shown.push('…');
-    }
-    shown
 }

@@ -15,6 +15,7 @@ use crate::overview::{Query, Sort, State, StoreNow};
 use crate::rollup::OpenDown;
 use crate::schedule::{Interval, Zone};
 use crate::store::check_store_id;
+use crate::text::quoted;
 use crate::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US, Timestamp};
 use crate::window::Windows;
 
@@ -385,8 +386,7 @@ fn check_id(store_id: &str) -> Result<(), Problem> {
 }
 
 fn unknown(store_id: &str) -> Problem {
-    let shown: String = store_id.chars().take(64).collect();
-    let detail = format!("no table knows a store with the id {shown:?}");
+    let detail = format!("no table knows a store with the id {}", quoted(store_id, 64));
     Problem::new(StatusCode::NOT_FOUND, "unknown-store", "Unknown store", detail)
 }
 
