@@ -14,6 +14,7 @@ use tokio_postgres::Transaction;
 
 use crate::db::{DbError, LocalTime, WallTime};
 use crate::feed::Reading;
+use crate::ledger::DayDifference;
 use crate::oracle::{self, RawClosure, RawInterval, RawStore};
 use crate::rollup::{Kept, Rollup, StoreNo};
 use crate::schedule::DEFAULT_ZONE;
@@ -51,6 +52,18 @@ impl fmt::Display for Difference {
             write!(f, " {at}")?;
         }
         write!(f, " {}: expected {}, found {}", self.what, self.expected, self.found)
+    }
+}
+
+impl From<DayDifference> for Difference {
+    fn from(day: DayDifference) -> Self {
+        Difference {
+            store_id: day.store_id,
+            cell_start: None,
+            what: "rollup_day in us",
+            expected: format!("{} at {}", day.expected, day.day),
+            found: day.found.to_string(),
+        }
     }
 }
 
@@ -103,6 +116,11 @@ impl Sample {
             cell_us: grid.cell_us(),
             store_id: id,
         }))
+    }
+
+    /// The number of its store.
+    pub fn store(&self) -> StoreNo {
+        self.store
     }
 
     /// Number of cells.

@@ -10,7 +10,7 @@ use crate::audit::{Difference, kept_down_us, observed, raw_schedules};
 use crate::daemon::PointError;
 use crate::db::{Database, DbError};
 use crate::feed::{Reading, Scope};
-use crate::ledger::{Loaded, Unusable};
+use crate::ledger::{self, Loaded, Unusable};
 use crate::oracle::{self, RawStore};
 use crate::rollup::{FUTURE_MAX_US, Limits, Rollup};
 use crate::time::{Span, Timestamp};
@@ -87,12 +87,14 @@ pub async fn verify(
     let loaded = Loaded::load_untrusted(&reading, limits, now).await?;
     let Loaded { mut rollup, cursor } = loaded.map_err(VerifyError::NoRollup)?;
     let mut open = OpenTable::read(&reading).await?;
+    let mut days = ledger::day_differences(reading.transaction(), None).await?;
     let rebuilt = reading
         .catch_up(&cursor, &mut rollup, limits, now, batch_rows_max)
         .await?;
     if rebuilt {
         // The next flush replaces the tables; the schedules of what was built have other numbers.
         open = OpenTable::default();
+        days.clear();
     }
     let mut verdict = Verdict::default();
     let ids = all_stores(&reading).await?;
@@ -109,6 +111,9 @@ pub async fn verify(
             expected: "in none of the tables".to_owned(),
             found: "in the rollup".to_owned(),
         });
+    }
+    for day in days {
+        verdict.differs(day.into());
     }
     let ids: Vec<String> = ids.into_iter().collect();
     for ids in ids.chunks(STORES_PER_BATCH) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::Datelike;
+use chrono::{Datelike, NaiveDate};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -90,6 +90,66 @@ impl FromStr for ClosedTime {
 impl fmt::Display for ClosedTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Whole local days, each of a store's own zone: from the first one up to the last one, which does not belong to them.
+///
+/// Invariant: `from < to`, and both are of the years 2000 to 2100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DateRange {
+    from: NaiveDate,
+    to: NaiveDate,
+}
+
+/// Why two dates are no [`DateRange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DateRangeError {
+    /// There is no day in it.
+    #[error("expected a date after {0}, the first day: to is the first day that does not belong to it any more")]
+    Empty(NaiveDate),
+    /// No table has rows of then.
+    #[error("expected a date of the years 2000 to 2100")]
+    Range {
+        /// The one that is not.
+        day: NaiveDate,
+    },
+}
+
+impl DateRange {
+    /// The days from `from` up to and without `to`.
+    ///
+    /// # Errors
+    /// If there are none, or they are out of range.
+    pub fn new(from: NaiveDate, to: NaiveDate) -> Result<Self, DateRangeError> {
+        for day in [from, to] {
+            // The last day of the tables is 2099-12-31.
+            if !(2000..=2100).contains(&day.year()) {
+                return Err(DateRangeError::Range { day });
+            }
+        }
+        if from < to {
+            Ok(DateRange { from, to })
+        } else {
+            Err(DateRangeError::Empty(from))
+        }
+    }
+
+    /// The first day.
+    pub fn from(self) -> NaiveDate {
+        self.from
+    }
+
+    /// The first day that does not belong to it any more.
+    pub fn to(self) -> NaiveDate {
+        self.to
+    }
+}
+
+/// `2026-10-01 to 2026-11-01`
+impl fmt::Display for DateRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.from, self.to)
     }
 }
 

@@ -38,6 +38,7 @@ impl Source for Nothing {
         Some(Coverage {
             earliest: Timestamp::MIN,
             latest: Timestamp::MAX,
+            first_day: None,
         })
     }
 
@@ -258,6 +259,8 @@ fn is_well_asked(method: &Method, uri: &Uri) -> bool {
             "closed" => ["uptime", "excluded"].contains(&value),
             "format" => ["csv", "json"].contains(&value),
             "columns" => ["default", "extended"].contains(&value),
+            // Whatever chrono takes for a date, and more than is one: what is refused says so.
+            "from" | "to" => value.len() == 10,
             _ => false,
         }),
         (&Method::GET | &Method::HEAD, "/get_report") => {

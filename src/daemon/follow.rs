@@ -422,6 +422,7 @@ impl<'a> Following<'a> {
             status.newest = self.rollup.newest();
             status.earliest_as_of = self.rollup.earliest_as_of();
             status.covers_from = self.rollup.covers_from().0;
+            status.first_day = self.rollup.first_day();
             status.stores = self.rollup.stores();
         });
     }

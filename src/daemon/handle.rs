@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::NaiveDate;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,6 +35,8 @@ pub struct Status {
     pub earliest_as_of: Timestamp,
     /// First instant with buckets; None without observations.
     pub covers_from: Option<Timestamp>,
+    /// See [`crate::rollup::Rollup::first_day`].
+    pub first_day: Option<NaiveDate>,
     /// Number of stores.
     pub stores: usize,
     /// Since when the oldest change in memory waits to be in the tables; None: they have all. Nobody is told of a change
@@ -50,6 +53,7 @@ impl Status {
             newest: None,
             earliest_as_of: Timestamp::MIN,
             covers_from: None,
+            first_day: None,
             stores: 0,
             unflushed_since: None,
         }
@@ -133,6 +137,9 @@ impl Handle {
 
     /// Renders from memory; from the ledger where the windows begin before what memory holds.
     async fn render_point(&self, as_of: Option<Timestamp>, request: ReportRequest) -> Result<Rendered, RenderError> {
+        if let Some(days) = request.days {
+            return self.render_days(days, as_of, request).await;
+        }
         if request.columns == Columns::Extended {
             return self.render_extended(as_of, request).await;
         }
@@ -182,6 +189,7 @@ pub(super) fn covered(snapshot: &Snapshot, as_of: Timestamp, now: Timestamp) -> 
     let coverage = Coverage {
         earliest: snapshot.earliest_as_of(),
         latest: latest(now, snapshot.newest()),
+        first_day: snapshot.first_day(),
     };
     if as_of < coverage.earliest {
         Err(RenderError::NotCovered { as_of, coverage })
@@ -206,6 +214,7 @@ impl Source for Handle {
         Some(Coverage {
             earliest: status.earliest_as_of,
             latest: latest(self.clock.now(), status.newest),
+            first_day: status.first_day,
         })
     }
 

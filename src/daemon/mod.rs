@@ -8,6 +8,7 @@
 //! belong together. That one rule covers crashes of the server, promotions and restores.
 
 mod attend;
+mod days;
 mod extended;
 mod figures;
 mod flusher;

@@ -20,13 +20,14 @@ const DAEMON: &[(&str, &str)] = &[
     ("SELECT, INSERT, UPDATE", "public.reports, uptally.checkpoint"),
     (
         "SELECT, INSERT, UPDATE, DELETE, TRUNCATE",
-        "uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down",
+        "uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down, \
+         uptally.rollup_day",
     ),
     ("SELECT, INSERT, DELETE", "uptally.invalidation"),
     (
         "EXECUTE",
         "FUNCTION uptally.ensure_rollup_month(timestamptz), uptally.drop_rollup_months_before(timestamptz), \
-         uptally.ring_doorbell()",
+         uptally.ring_doorbell(), uptally.day_sums(text[], date[], timestamptz[], date, date, integer[])",
     ),
 ];
 

@@ -93,7 +93,7 @@ impl Scope {
             Scope::InputsAndRollup => {
                 "LOCK TABLE public.store_activity, public.store_business_hours, public.store_closures,
                             public.store_timezones,
-                            uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down,
+                            uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down, uptally.rollup_day,
                             uptally.checkpoint
                  IN ACCESS SHARE MODE"
             }

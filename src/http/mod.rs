@@ -278,6 +278,12 @@ impl From<TriggerError> for Problem {
                 "Instant not covered",
                 format!("query parameter as_of: {detail}"),
             ),
+            TriggerError::DaysNotCovered(_) => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "days-not-covered",
+                "Days not covered",
+                format!("query parameters from and to: {detail}"),
+            ),
             TriggerError::TooBusy => {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-busy", "Too many reports", detail).retry_after(1)
             }

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::http::{StatusCode, Uri};
+use chrono::NaiveDate;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::problem::Problem;
 use crate::report::ReportRequest;
 use crate::text::quoted;
+use crate::window::{DateRange, DateRangeError};
 
 /// Characters of a refused value that are repeated to the client.
 const ECHO_CHARS_MAX: usize = 64;
@@ -78,7 +80,18 @@ pub(super) const REPORT: &[Param] = &[
     ),
     FORMAT,
     COLUMNS,
+    Param::new(
+        "from",
+        "A report over days in place of the windows: the first day, each store's own. With to; without windows, closed and columns.",
+        date,
+    ),
+    Param::new("to", "The first day that does not belong to it any more.", date),
 ];
+
+/// The schema of a day that the tables accept.
+pub(super) fn date() -> Value {
+    json!({"type": "string", "format": "date", "pattern": "^(20[0-9]{2}|2100)-"})
+}
 
 /// What kind of file a report is, and what is in it.
 const FORMAT: Param = Param::new(
@@ -103,13 +116,53 @@ pub(super) const REPORT_ID: &[Param] = &[Param::new(
 /// The options of a report; those not given are `defaults`.
 pub(super) fn report_request(uri: &Uri, defaults: ReportRequest) -> Result<ReportRequest, Problem> {
     let given = Given::read(uri, REPORT)?;
+    let days = days(&given)?;
+    if let (Some(_), Some(other)) = (
+        days,
+        ["windows", "closed", "columns"]
+            .into_iter()
+            .find(|name| given.text(name).is_some()),
+    ) {
+        return Err(bad(format!(
+            "expected no query parameter {other} beside from and to: a report over days has columns of its own"
+        )));
+    }
     Ok(ReportRequest {
         as_of: given.parsed("as_of")?.unwrap_or(defaults.as_of),
         windows: given.parsed("windows")?.unwrap_or(defaults.windows),
         closed: given.parsed("closed")?.unwrap_or(defaults.closed),
         format: given.parsed("format")?.unwrap_or(defaults.format),
         columns: given.parsed("columns")?.unwrap_or(defaults.columns),
+        days,
     })
+}
+
+/// The days from `from` to `to`, if they are given.
+pub(super) fn days(given: &Given) -> Result<Option<DateRange>, Problem> {
+    let day = |name| -> Result<Option<NaiveDate>, Problem> {
+        let Some(text) = given.text(name) else { return Ok(None) };
+        // Other spellings parse as well.
+        let date = text.parse::<NaiveDate>().ok().filter(|date| date.to_string() == text);
+        date.map(Some)
+            .ok_or_else(|| bad_value(name, "expected a date such as 2026-10-01", text))
+    };
+    match (day("from")?, day("to")?) {
+        (None, None) => Ok(None),
+        (Some(from), Some(to)) => {
+            let days = DateRange::new(from, to);
+            days.map(Some).map_err(|error| {
+                let is_from = matches!(error, DateRangeError::Range { day } if day == from);
+                let name = if is_from { "from" } else { "to" };
+                bad_value(name, &error.to_string(), given.text(name).unwrap_or_default())
+            })
+        }
+        (from, _) => {
+            let (there, missing) = if from.is_some() { ("from", "to") } else { ("to", "from") };
+            Err(bad(format!(
+                "expected the query parameter {missing} beside {there}, found none"
+            )))
+        }
+    }
 }
 
 /// The `report_id` of `/get_report`.

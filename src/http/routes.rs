@@ -291,6 +291,19 @@ pub(super) fn routes() -> Vec<Route> {
                 ]),
             stores::get_hours,
         ),
+        Route::json(
+            "/api/v1/stores/{store_id}/uptime",
+            Doc::new("storeUptime", "A store over whole days of its own clock, as many as the rollups cover")
+                .in_path(STORE_ID)
+                .query(stores::DAYS)
+                .problems(&[
+                    BAD_QUERY,
+                    NO_STORE,
+                    (422, "The days are not covered, or lie in the future."),
+                    NOT_READY,
+                ]),
+            stores::get_uptime,
+        ),
         Route::new(Method::GET, "/api/v1/events", get(events::get_events)).documented(
             Doc::new("events", "What happens, as it happens")
                 .query(events::EVENTS)

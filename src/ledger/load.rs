@@ -1,5 +1,6 @@
 //! Reading the rollup back: at start, for a report without a daemon, for `verify`.
 
+use chrono::NaiveDate;
 use chrono_tz::Tz;
 use futures_util::{TryStreamExt, pin_mut};
 
@@ -27,6 +28,10 @@ pub struct Checkpoint {
     pub newest: Option<Timestamp>,
     /// Whether earlier cells were dropped.
     pub truncated: bool,
+    /// The last day that has running sums.
+    pub summed_to: Option<NaiveDate>,
+    /// See [`DaySums::revision`](crate::rollup::DaySums::revision).
+    pub revision: i64,
     /// When it was read, by the database's clock.
     pub read_at: Timestamp,
     /// Marks of the wiring that the rows were made over, see [`Wiring::marks`]; None: not known.
@@ -40,7 +45,7 @@ impl Checkpoint {
             .transaction()
             .query_one(
                 "SELECT cursor::text, layout, system_identifier, database_oid, activity_oid, timeline, covers_from,
-                        newest, truncated, wiring, pg_catalog.clock_timestamp()
+                        newest, truncated, wiring, pg_catalog.clock_timestamp(), summed_to::text, revision
                  FROM uptally.checkpoint",
                 &[],
             )
@@ -65,6 +70,8 @@ impl Checkpoint {
             truncated: row.try_get(8)?,
             wiring: row.try_get(9)?,
             read_at: row.try_get(10)?,
+            summed_to: super::days::date(row.try_get(11)?),
+            revision: row.try_get(12)?,
         })
     }
 
@@ -181,6 +188,7 @@ impl Loaded {
         };
         let mut rollup = Rollup::new(limits, now);
         let cells_from = rollup.restore_bounds(checkpoint.covers_from, checkpoint.truncated, checkpoint.newest);
+        rollup.restore_days(checkpoint.summed_to, checkpoint.revision);
         if !load_schedules(reading, &mut rollup).await? {
             return Ok(Err(Unusable::Schedule));
         }

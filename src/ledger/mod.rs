@@ -8,9 +8,11 @@
 //! The *epoch* fences: a daemon raises it when it takes over, and a checkpoint is written only where the
 //! epoch is still its own.
 
+mod days;
 mod load;
 mod write;
 
+pub use days::{DayDifference, day_differences, read_day_sums};
 pub use load::{Checkpoint, Loaded, Unusable};
 
 use tokio_postgres::Client;
@@ -23,7 +25,7 @@ use crate::time::Timestamp;
 
 /// What the rows were made by. Another layout or other time zone data: they are made anew.
 pub fn layout() -> String {
-    format!("2 tz {}", chrono_tz::IANA_TZDB_VERSION)
+    format!("3 tz {}", chrono_tz::IANA_TZDB_VERSION)
 }
 
 /// Which database this is, so that a restored copy or another one is not taken for it: its transaction

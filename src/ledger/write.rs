@@ -1,7 +1,7 @@
 //! One flush: dirty rows and checkpoint in one transaction.
 
-use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
 
 use super::{Flush, FlushError, Identity, Ledger, layout};
 use crate::audit::Difference;
@@ -33,7 +33,8 @@ impl Ledger {
             t.transaction
                 .batch_execute(
                     // In the order in which readers lock them.
-                    "TRUNCATE uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down",
+                    "TRUNCATE uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down, \
+                     uptally.rollup_day",
                 )
                 .await?;
         }
@@ -44,6 +45,7 @@ impl Ledger {
         clear_cells(t, &dirty.cleared).await?;
         write_stores(t, &dirty.stores).await?;
         write_cells(t, &dirty.cells).await?;
+        super::days::write(t, dirty).await?;
         if let Some(bound) = flush.drop_before {
             drop_before(t, bound).await?;
         }
@@ -58,7 +60,12 @@ impl Ledger {
             return Err(FlushError::Fenced);
         }
         let found = match &flush.audit {
-            Some(sample) => sample.against_tables(&writer.transaction, dirty.covers_from).await?,
+            Some(sample) => {
+                let mut found = sample.against_tables(&writer.transaction, dirty.covers_from).await?;
+                let days = super::day_differences(writer.client(), Some(number(sample.store()))).await?;
+                found.extend(days.into_iter().map(Difference::from));
+                found
+            }
             None => Vec::new(),
         };
         failpoint::hit("flush.before_commit")?;
@@ -94,14 +101,23 @@ impl Ledger {
 }
 
 /// The transaction of a flush.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     transaction: Transaction<'a>,
     statements: &'a Statements,
 }
 
 impl Writer<'_> {
+    /// Where statements go that are not worth preparing.
+    pub(super) fn client(&self) -> &Client {
+        self.transaction.client()
+    }
+
     /// Executes a statement that was prepared at its first use; returns the number of rows.
-    async fn execute(&self, sql: &'static str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, FlushError> {
+    pub(super) async fn execute(
+        &self,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, FlushError> {
         let statement = self.statements.get(&self.transaction, sql).await?;
         Ok(self.transaction.execute(&statement, parameters).await?)
     }
@@ -155,6 +171,8 @@ async fn remove_stores(t: &Writer<'_>, dirty: &Dirty) -> Result<(), FlushError> 
     }
     let numbers: Vec<i32> = dirty.removed.iter().map(|&s| number(s)).collect();
     t.execute("DELETE FROM uptally.rollup_down WHERE store_no = ANY ($1)", &[&numbers])
+        .await?;
+    t.execute("DELETE FROM uptally.rollup_day WHERE store_no = ANY ($1)", &[&numbers])
         .await?;
     t.execute(
         "DELETE FROM uptally.rollup_store WHERE store_no = ANY ($1)",
@@ -248,6 +266,12 @@ async fn drop_before(t: &Writer<'_>, bound: Timestamp) -> Result<(), FlushError>
         &[&bound.plus(-2 * DAY_US)],
     )
     .await?;
+    // The sums of the first day that can be reported are what its downtime is counted from.
+    t.execute(
+        "DELETE FROM uptally.rollup_day WHERE day < ($1::timestamptz AT TIME ZONE 'UTC')::date - 1",
+        &[&bound],
+    )
+    .await?;
     Ok(())
 }
 
@@ -264,6 +288,7 @@ async fn write_checkpoint(
             "UPDATE uptally.checkpoint
              SET cursor = $2::text::pg_snapshot, layout = $3, system_identifier = $4, database_oid = $5,
                  activity_oid = $6, timeline = $7, covers_from = $8, newest = $9, truncated = $10,
+                 summed_to = $11::text::date, revision = $12,
                  written_at = pg_catalog.clock_timestamp()
              WHERE epoch = $1",
             &[
@@ -277,6 +302,8 @@ async fn write_checkpoint(
                 &dirty.covers_from,
                 &dirty.newest,
                 &dirty.truncated,
+                &dirty.summed_to.map(|day| day.to_string()),
+                &dirty.revision,
             ],
         )
         .await?;
@@ -284,7 +311,7 @@ async fn write_checkpoint(
 }
 
 /// Numbers of stores and schedules are dense and far from the limit of an `integer`.
-fn number(number: u32) -> i32 {
+pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 

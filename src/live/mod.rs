@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use sessions::{Lent, Sessions};
-pub use store::{BUCKETS_MAX, Bucket, Buckets, BucketsError, Step, StoreDetail};
+pub use store::{BUCKETS_MAX, Bucket, Buckets, BucketsError, Step, StoreDays, StoreDetail};
 
 use crate::clock::Clock;
 use crate::daemon::{Handle, Point, Status};

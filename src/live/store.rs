@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::db::DbError;
 use crate::feed::{Reading, Scope, StoreRows};
 use crate::overview::{Asked, Overview, State};
-use crate::rollup::{FUTURE_MAX_US, Observation, OpenDown};
+use crate::report::DaysNotCovered;
+use crate::rollup::{FUTURE_MAX_US, Observation, OpenDown, days_in};
 use crate::schedule::{Schedule, Zone};
 use crate::time::{DAY_US, HOUR_US, Span, Timestamp};
-use crate::window::{ParseChoiceError, WINDOW_REACH_US, Windows};
+use crate::window::{DateRange, ParseChoiceError, WINDOW_REACH_US, Windows};
 
 use super::{Live, LiveError, blocking};
 
@@ -92,6 +93,19 @@ pub struct Buckets {
     pub buckets: Vec<Bucket>,
 }
 
+/// A store's opening time and downtime over whole local days.
+#[derive(Debug)]
+pub struct StoreDays {
+    /// The instant up to which they count, if they are not over.
+    pub as_of: Timestamp,
+    /// The store's zone.
+    pub zone: Zone,
+    /// From the first day's beginning to the last one's end, or to the last full clock hour before `as_of`.
+    pub stretch: Span,
+    /// What was in it.
+    pub sum: OpenDown,
+}
+
 /// One bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
@@ -122,6 +136,9 @@ pub enum BucketsError {
         /// Its end.
         to: Timestamp,
     },
+    /// The days lie outside what is kept, or in the future.
+    #[error(transparent)]
+    DaysNotCovered(#[from] DaysNotCovered),
     /// The stretch has too many.
     #[error("expected a stretch of at most {BUCKETS_MAX} buckets, found {0}")]
     TooMany(usize),
@@ -181,6 +198,40 @@ impl Live {
             })
         };
         blocking(detail).await
+    }
+
+    /// A store over whole local days. None if no table knows it.
+    pub async fn days(&self, store_id: &str, days: DateRange) -> Result<Option<StoreDays>, BucketsError> {
+        let status = self.following()?;
+        let (as_of, now) = (self.as_of(status.newest), self.0.clock.now());
+        DaysNotCovered::check(days, status.first_day, as_of)?;
+        let mut session = self.sessions().lend().await?;
+        let reading = Reading::start(&mut session, Scope::Inputs).await?;
+        let Some(schedule) = reading.schedule_of(store_id).await? else {
+            drop(reading);
+            session.give_back();
+            return Ok(None);
+        };
+        let zone = schedule.zone();
+        let stretch = days_in(zone, days, as_of);
+        let observations = reading.observations_of(store_id, stretch).await?;
+        reading.finish();
+        session.give_back();
+        let rows = StoreRows {
+            store_id: store_id.to_owned(),
+            schedule,
+            observations,
+        };
+        let compute = move || {
+            let sums = buckets(&rows, stretch, &[stretch.start, stretch.end], now);
+            StoreDays {
+                as_of,
+                zone,
+                stretch,
+                sum: sums.first().map_or_else(OpenDown::default, |bucket| bucket.sum),
+            }
+        };
+        Ok(Some(blocking(compute).await?))
     }
 
     /// A store's buckets between two instants; by default of the last seven days. None if no table knows it.

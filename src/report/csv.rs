@@ -332,7 +332,7 @@ const DECIMALS: [u32; 100] = {
 };
 
 /// A separator and two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
-fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
+pub(super) fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
     let hundredths = u64::try_from((us * 100 + UNIT_US / 2) / UNIT_US).unwrap_or(0);
     let (whole, rest) = ((hundredths / 100) as usize, (hundredths % 100) as usize);
     let (Some(digits), Some(decimals)) = (WHOLE.get(whole), DECIMALS.get(rest)) else {
@@ -349,7 +349,7 @@ fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
 
 /// A text cell. A spreadsheet runs what starts like a formula, so such an id gets a quote in front;
 /// separators and quotes are quoted by RFC 4180.
-fn push_id(id: &str, csv: &mut Vec<u8>) {
+pub(super) fn push_id(id: &str, csv: &mut Vec<u8>) {
     let formula = matches!(id.bytes().next(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r'));
     let neutral = if formula { "'" } else { "" };
     // Looks at all bytes, which the compiler turns into a few wide comparisons.

@@ -6,6 +6,7 @@
 pub mod csv;
 
 mod archive;
+mod days;
 mod figures;
 mod registry;
 mod request;
@@ -13,17 +14,21 @@ mod run;
 mod table;
 mod waiting;
 
+use chrono::NaiveDate;
 use futures_util::future::BoxFuture;
 
 pub use archive::{Archive, ArchiveError, StoredReport};
 pub use csv::Csv;
+pub use days::{DAYS_HEADER, render_days};
 pub use figures::describe_metrics;
 pub(crate) use figures::stage;
 pub use registry::{FetchError, Found, Limits, Opened, Registry, ReportFile, TriggerError, Triggered};
 pub use request::{AsOf, Columns, Format, ParseAsOfError, ReportRequest};
 pub use table::{Connect, ConnectError, Report, ReportState, TableError};
 
+use crate::rollup::last_date_at;
 use crate::time::Timestamp;
+use crate::window::DateRange;
 
 /// Where a report's numbers come from.
 pub trait Source: Send + Sync + 'static {
@@ -62,12 +67,37 @@ pub struct Coverage {
     pub earliest: Timestamp,
     /// The latest instant that is known.
     pub latest: Timestamp,
+    /// The first local day that a report over days may begin with; None: any.
+    pub first_day: Option<NaiveDate>,
 }
 
 impl Coverage {
     /// Whether a report as of `at` can be made.
     pub fn contains(self, at: Timestamp) -> bool {
         (self.earliest..=self.latest).contains(&at)
+    }
+}
+
+/// Days of which no report can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected days from {} to {last}, found {days}", first.map_or_else(|| "2000-01-01".to_owned(), |day| day.to_string()))]
+pub struct DaysNotCovered {
+    /// What was asked for.
+    pub days: DateRange,
+    /// The first day that is held.
+    pub first: Option<NaiveDate>,
+    /// The first day that has begun nowhere yet.
+    pub last: NaiveDate,
+}
+
+impl DaysNotCovered {
+    /// An error if not all of the days are held and have begun somewhere.
+    pub fn check(days: DateRange, first: Option<NaiveDate>, as_of: Timestamp) -> Result<(), DaysNotCovered> {
+        let last = last_date_at(as_of) + chrono::Days::new(1);
+        if Some(days.from()) < first || days.to() > last {
+            return Err(DaysNotCovered { days, first, last });
+        }
+        Ok(())
     }
 }
 
@@ -85,6 +115,9 @@ pub enum RenderError {
         /// What is held.
         coverage: Coverage,
     },
+    /// The days lie outside what the rollups hold, or in the future.
+    #[error(transparent)]
+    DaysNotCovered(#[from] DaysNotCovered),
     /// Anything else.
     #[error("{0}")]
     Failed(String),

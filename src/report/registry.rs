@@ -25,7 +25,7 @@ use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early, report_span};
 use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, Csv, Format, ReportRequest, Source, figures, stage, waiting};
+use super::{AsOf, Coverage, Csv, DaysNotCovered, Format, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -89,6 +89,9 @@ pub enum TriggerError {
         /// What is held.
         coverage: Coverage,
     },
+    /// The days lie outside what the rollups hold, or in the future.
+    #[error(transparent)]
+    DaysNotCovered(#[from] DaysNotCovered),
     /// As many reports as the limits allow are running and waiting.
     #[error("too many reports are waiting")]
     TooBusy,
@@ -408,9 +411,17 @@ impl Inner {
             return Err(TriggerError::NotLoaded(reason.unwrap_or_else(|| "loading".to_owned())));
         };
         match request.as_of {
-            AsOf::At(as_of) if !coverage.contains(as_of) => Err(TriggerError::NotCovered { as_of, coverage }),
-            _ => Ok(()),
+            AsOf::At(as_of) if !coverage.contains(as_of) => return Err(TriggerError::NotCovered { as_of, coverage }),
+            _ => {}
         }
+        if let Some(days) = request.days {
+            let as_of = match request.as_of {
+                AsOf::At(as_of) => as_of,
+                AsOf::Now | AsOf::Latest => coverage.latest,
+            };
+            DaysNotCovered::check(days, coverage.first_day, as_of)?;
+        }
+        Ok(())
     }
 
     /// Lets a new report in, if there is room, on a task of its own: a client that hangs up during the INSERT must not

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::time::{ParseTimestampError, Timestamp};
-use crate::window::{ClosedTime, ParseChoiceError, Windows};
+use crate::window::{ClosedTime, DateRange, ParseChoiceError, Windows};
 
 /// The options of one report. The default is `now`, `calendar`, `uptime`, a CSV of the default columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +19,8 @@ pub struct ReportRequest {
     pub format: Format,
     /// Which columns it has.
     pub columns: Columns,
+    /// These days in place of the windows.
+    pub days: Option<DateRange>,
 }
 
 /// The kind of a report's file.

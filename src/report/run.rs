@@ -49,7 +49,7 @@ struct Rendering {
 impl Early {
     /// Whether a report may be rendered before its row is recorded: where only the windows count, not the very instant.
     pub(super) fn suits(request: &ReportRequest) -> bool {
-        request.columns == Columns::Default
+        request.columns == Columns::Default && request.days.is_none()
     }
 
     /// Starts at once: it is this report's turn.

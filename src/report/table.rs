@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use super::{AsOf, Format, Rendered, ReportRequest};
 use crate::time::Timestamp;
+use crate::window::DateRange;
 
 /// How long one statement, or connecting, may take: a half-open connection must not hold a report
 /// for ever.
@@ -84,6 +86,8 @@ pub struct Report {
     pub format: String,
     /// Likewise.
     pub columns: String,
+    /// The days that it is over, if it is over days.
+    pub days: Option<(NaiveDate, NaiveDate)>,
     /// Rows of the file.
     pub stores: Option<u64>,
     /// Length of the file.
@@ -172,6 +176,7 @@ pub(super) struct Unfinished {
     pub(super) closed: String,
     pub(super) format: String,
     pub(super) columns: String,
+    pub(super) days: Option<(NaiveDate, NaiveDate)>,
 }
 
 impl Unfinished {
@@ -183,6 +188,10 @@ impl Unfinished {
             closed: self.closed.parse().ok()?,
             format: self.format.parse().ok()?,
             columns: self.columns.parse().ok()?,
+            days: match self.days {
+                Some((from, to)) => Some(DateRange::new(from, to).ok()?),
+                None => None,
+            },
         })
     }
 }
@@ -209,9 +218,10 @@ struct Session {
 
 /// `now` is the database's clock, so that all daemons and pollers share one.
 const INSERT: &str = "INSERT INTO public.reports \
-     (report_id, state, requested_at, as_of_requested, windows, closed, as_of, format, columns) \
+     (report_id, state, requested_at, as_of_requested, windows, closed, as_of, format, columns, from_day, to_day) \
      VALUES ($1, 'running', pg_catalog.clock_timestamp(), $2, $3, $4, \
-       CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END, $6, $7) \
+       CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END, $6, $7, \
+       $8::text::date, $9::text::date) \
      RETURNING as_of";
 
 /// Does not wait for the disk: the setting is local to this one-statement transaction. Should the
@@ -226,14 +236,15 @@ const FINISH: &str = "UPDATE public.reports SET state = $2, as_of = COALESCE($3,
 const FIND: &str = "SELECT state, csv_bytes, failure, as_of, cursors, format FROM public.reports WHERE report_id = $1";
 
 const REPORT: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
-       duration_us, finished_at, failure \
+       duration_us, finished_at, failure, from_day::text, to_day::text \
      FROM public.reports WHERE report_id = $1";
 
 const NEWEST: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
-       duration_us, finished_at, failure \
+       duration_us, finished_at, failure, from_day::text, to_day::text \
      FROM public.reports WHERE requested_at < $1 ORDER BY requested_at DESC, report_id DESC LIMIT $2";
 
-const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed, format, columns FROM public.reports \
+const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed, format, columns, \
+       from_day::text, to_day::text FROM public.reports \
      WHERE state = 'running' ORDER BY requested_at LIMIT $1";
 
 impl Table {
@@ -264,7 +275,11 @@ impl Table {
         let (windows, closed) = (request.windows.as_str(), request.closed.as_str());
         let session = self.session().await?;
         let (format, columns) = (request.format.as_str(), request.columns.as_str());
-        let params: Params<'_> = &[&report_id, &requested, &windows, &closed, &given, &format, &columns];
+        let day = |of: fn(DateRange) -> NaiveDate| request.days.map(|days| of(days).to_string());
+        let (from, to) = (day(DateRange::from), day(DateRange::to));
+        let params: Params<'_> = &[
+            &report_id, &requested, &windows, &closed, &given, &format, &columns, &from, &to,
+        ];
         let row = session.client.query_one(&session.insert, params);
         let row = self.within_deadline(&session, row).await?;
         Ok(row.try_get(0)?)
@@ -351,6 +366,7 @@ impl Table {
                 closed: row.try_get(3)?,
                 format: row.try_get(4)?,
                 columns: row.try_get(5)?,
+                days: days(row, 6)?,
             })
         };
         rows.iter().map(read).collect()
@@ -397,8 +413,8 @@ impl Session {
     async fn prepare(client: Client) -> Result<Self, TableError> {
         use tokio_postgres::types::Type;
         let (text, instant) = (Type::TEXT, Type::TIMESTAMPTZ);
-        let [as_of, windows, closed, format, columns] = [(); 5].map(|()| text.clone());
-        let insert_types = [Type::UUID, as_of, windows, closed, instant, format, columns];
+        let [as_of, windows, closed, format, columns, from, to] = [(); 7].map(|()| text.clone());
+        let insert_types = [Type::UUID, as_of, windows, closed, instant, format, columns, from, to];
         Ok(Session {
             insert: client.prepare_typed(INSERT, &insert_types).await?,
             finish: client.prepare(FINISH).await?,
@@ -455,7 +471,18 @@ fn report(row: &Row) -> Result<Report, TableError> {
         duration_us: unsigned(row, 10)?,
         finished_at: row.try_get(11)?,
         failure: row.try_get(12)?,
+        days: days(row, 13)?,
     })
+}
+
+/// The days of a report, in two columns.
+fn days(row: &Row, column: usize) -> Result<Option<(NaiveDate, NaiveDate)>, tokio_postgres::Error> {
+    let day = |column: usize| -> Result<Option<NaiveDate>, tokio_postgres::Error> {
+        let text: Option<&str> = row.try_get(column)?;
+        // The type of the column is date.
+        Ok(text.and_then(|text| text.parse().ok()))
+    };
+    Ok(day(column)?.zip(day(column + 1)?))
 }
 
 /// A number of a column, which is not negative.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use rustc_hash::FxHashMap;
 
 use super::{Observation, StoreNo};
@@ -34,6 +35,12 @@ pub struct Dirty {
     pub truncated: bool,
     /// See [`super::Rollup::newest`].
     pub newest: Option<Timestamp>,
+    /// The last day with running sums in the ledger before this flush, and after it; see [`super::DaySums`].
+    pub had_summed_to: Option<NaiveDate>,
+    /// The same after it.
+    pub summed_to: Option<NaiveDate>,
+    /// See [`super::DaySums::revision`].
+    pub revision: i64,
     /// Stores of which anything changed, one bit each: most rows of a feed change no cell.
     marked: Vec<u64>,
     /// What changed of them beside their row.

@@ -13,6 +13,7 @@
 //! stretch it touches is read back from raw ([`ReadBack`], [`Rollup::splice`]).
 
 mod book;
+mod days;
 mod dirty;
 mod ids;
 mod leaves;
@@ -23,6 +24,7 @@ mod state;
 mod stretches;
 mod timeline;
 
+pub use days::{DaySums, changed_stores, days_in, first_date_at, last_date_at, start_everywhere};
 pub use dirty::{CellChange, ClearedStretch, Dirty, NewSchedule, OpenDay, StoreRow};
 pub use ids::StoreIndex;
 pub use observed::ObservedWindows;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use self::book::ScheduleBook;
+use self::days::Days;
 use self::ids::Ids;
 use self::leaves::Leaves;
 use self::state::StoreState;
@@ -156,6 +159,7 @@ pub struct Rollup {
     /// The same by time.
     held_by_time: BTreeSet<(Timestamp, StoreNo)>,
     now: Timestamp,
+    days: Days,
     dirty: Dirty,
 }
 
@@ -176,6 +180,7 @@ impl Rollup {
             held: FxHashMap::default(),
             held_by_time: BTreeSet::new(),
             now,
+            days: Days::new(),
             dirty: Dirty::default(),
         }
     }
@@ -416,6 +421,7 @@ impl Rollup {
         }
         if self.limits.track_dirty {
             let stretch = Span::new(grid.cell_start(cells.start), grid.cell_start(cells.end));
+            self.days.changed_from(stretch.start);
             self.dirty.clear(store, cells, stretch);
             for cell in down {
                 self.dirty.put(store, cell.cell, cell.down_us);
@@ -435,6 +441,7 @@ impl Rollup {
         self.book.retain(schedule);
         self.book.release(old);
         if self.limits.track_dirty {
+            self.days.changed_from(Timestamp::MIN);
             self.dirty.clear_all(store);
         }
         let first = observations.first().map_or(self.now, |o| o.at);
@@ -485,6 +492,7 @@ impl Rollup {
         self.leaves.place(store, StoreState::new(0));
         self.ids.remove(store);
         if self.limits.track_dirty {
+            self.days.changed_from(Timestamp::MIN);
             self.dirty.remove(store);
         }
     }
@@ -502,6 +510,8 @@ impl Rollup {
             newest: self.newest,
             memory_from: self.memory_from,
             earliest_as_of: self.earliest_as_of(),
+            first_day: self.first_day(),
+            revision: self.days.revision(),
         }
     }
 
@@ -513,6 +523,7 @@ impl Rollup {
             self.book.take_open_days(from, newest, &mut dirty);
         }
         self.book.take_new(&mut dirty);
+        self.take_days(&mut dirty);
         dirty.resolve(|store| {
             let state = self.state(store)?;
             let grid = self.book.grid(state.schedule);
@@ -579,7 +590,7 @@ impl Rollup {
         let Some(state) = leaf.store_mut(store) else {
             return true;
         };
-        let (book, dirty, track) = (&mut self.book, &mut self.dirty, self.limits.track_dirty);
+        let (book, days, dirty, track) = (&mut self.book, &mut self.days, &mut self.dirty, self.limits.track_dirty);
         let schedule = state.schedule;
         let grid = book.grid(schedule);
         let known_from = state.known_from;
@@ -594,6 +605,7 @@ impl Rollup {
             wrote = true;
             let down_us = leaf.change_cell(store, cell, delta_us);
             if track {
+                days.changed_from(grid.cell_start(cell));
                 dirty.put(store, cell, down_us);
             }
         };

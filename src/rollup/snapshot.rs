@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub(super) newest: Option<Timestamp>,
     pub(super) memory_from: Timestamp,
     pub(super) earliest_as_of: Timestamp,
+    pub(super) first_day: Option<chrono::NaiveDate>,
+    pub(super) revision: i64,
 }
 
 /// One store in a snapshot.

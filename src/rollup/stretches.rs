@@ -32,7 +32,7 @@ impl StoreView<'_> {
     }
 
     /// From when on downtime follows from the last status; None if that status is active, or none was seen.
-    fn silent_down_from(&self, grid: Grid) -> Option<Timestamp> {
+    pub(super) fn silent_down_from(&self, grid: Grid) -> Option<Timestamp> {
         match self.last() {
             Some(Observation {
                 at,
@@ -76,7 +76,7 @@ impl StoreView<'_> {
     }
 
     /// The cells with downtime from `first` to before `end`.
-    fn cells_in(&self, first: i32, end: i32) -> &[DownCell] {
+    pub(super) fn cells_in(&self, first: i32, end: i32) -> &[DownCell] {
         let from = self.cells.partition_point(|c| c.cell < first);
         let to = self.cells.partition_point(|c| c.cell < end);
         self.cells.get(from..to).unwrap_or_default()

@@ -6,11 +6,13 @@
 
 mod closures;
 mod hours;
+mod open_time;
 mod openings;
 mod zone;
 
 pub use closures::{Closure, Closures, ParseClosuresError};
 pub use hours::{Interval, ParseHoursError, WeeklyHours};
+pub use open_time::{Clocks, OpenTime};
 pub use openings::Openings;
 pub use zone::{CELLS_PER_HOUR_MAX, Grid, Side, Zone};
 

@@ -50,6 +50,11 @@ impl Zone {
         self.grid
     }
 
+    /// What its clocks are ahead of UTC at an instant, microseconds.
+    pub(super) fn offset_us(self, at: Timestamp) -> i64 {
+        offset_s(self.tz, at.micros().div_euclid(SECOND_US)) * SECOND_US
+    }
+
     /// What the clocks show at an instant.
     pub fn local_time(self, at: Timestamp) -> NaiveDateTime {
         self.tz.from_utc_datetime(&at.to_chrono().naive_utc()).naive_local()

@@ -19,7 +19,7 @@ use super::support::raw::raw_stores;
 use super::support::{TestDatabase, fixture, seed};
 
 /// As a part of a path.
-fn encoded(id: &str) -> String {
+pub fn encoded(id: &str) -> String {
     id.bytes()
         .fold(String::new(), |text, byte| text + &format!("%{byte:02X}"))
 }

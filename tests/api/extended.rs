@@ -125,7 +125,7 @@ fn coverage(store: &RawStore, observations: &[Timestamp], window: Span) -> Strin
 }
 
 /// The file of a report, once it is there.
-async fn file(app: &App, query: &str) -> String {
+pub async fn file(app: &App, query: &str) -> String {
     let asked = Request::post(format!("/api/v1/reports?{query}")).body(Body::empty());
     let triggered = app.ask(asked.unwrap()).await;
     assert_eq!(triggered.status, 202, "{query}: {}", triggered.text());
@@ -149,12 +149,12 @@ async fn file(app: &App, query: &str) -> String {
     answer.text()
 }
 
-fn rows(json: &str) -> Vec<Map<String, Value>> {
+pub fn rows(json: &str) -> Vec<Map<String, Value>> {
     serde_json::from_str(json).unwrap()
 }
 
 /// The same of a CSV. An id that a spreadsheet would run has an apostrophe in front there.
-fn rows_of_csv(text: &str) -> Vec<Map<String, Value>> {
+pub fn rows_of_csv(text: &str) -> Vec<Map<String, Value>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().unwrap().clone();
     let row = |record: csv::StringRecord| {

@@ -5,6 +5,7 @@
 mod activity;
 mod answers;
 mod app;
+mod days;
 mod description;
 mod events;
 mod expected;

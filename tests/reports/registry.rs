@@ -21,6 +21,7 @@ const LATEST_REPORT: ReportRequest = ReportRequest {
     closed: ClosedTime::Excluded,
     format: Format::Csv,
     columns: Columns::Default,
+    days: None,
 };
 
 /// The report once it is no longer running: its CSV or why there is none.

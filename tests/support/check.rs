@@ -135,7 +135,7 @@ pub async fn no_drift(connection: &Config, serve: &mut Serve, end: Timestamp) {
 }
 
 /// Whether every transaction that is visible at `earlier` is visible at `point`.
-fn knows_all_of(point: &Cursor, earlier: &Cursor) -> bool {
+pub fn knows_all_of(point: &Cursor, earlier: &Cursor) -> bool {
     let unknown = point.running().iter().copied().chain(point.xmax()..earlier.xmax());
     unknown.into_iter().all(|xid| earlier.is_new(xid))
 }

@@ -52,6 +52,12 @@ pub(in crate::http) struct ReportAnswer {
     pub(in crate::http) format: String,
     /// Which columns it has.
     pub(in crate::http) columns: String,
+    /// The first day of a report over days.
+    #[schemars(extend("format" = "date"))]
+    pub(in crate::http) from: Option<String>,
+    /// The first day that does not belong to it any more.
+    #[schemars(extend("format" = "date"))]
+    pub(in crate::http) to: Option<String>,
     /// Rows of the file.
     pub(in crate::http) stores: Option<u64>,
     /// Length of the file.
@@ -85,6 +91,8 @@ impl From<Report> for ReportAnswer {
             closed: report.closed,
             format: report.format,
             columns: report.columns,
+            from: report.days.map(|(from, _)| from.to_string()),
+            to: report.days.map(|(_, to)| to.to_string()),
             stores: report.stores,
             bytes: report.bytes,
             duration_us: report.duration_us,

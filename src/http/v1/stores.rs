@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::{Observed, Window, WindowSums, fleet};
 use crate::http::problem::Problem;
-use crate::http::query::{Given, NUMBER_MAX, Param, WINDOWS, bad, bad_value, instant};
+use crate::http::query::{Given, NUMBER_MAX, Param, WINDOWS, bad, bad_value, date, days, instant};
 use crate::http::{Api, Asked};
 use crate::live::{Buckets, BucketsError, Step, StoreDetail, blocking};
 use crate::overview::{Query, Sort, State, StoreNow};
+use crate::report::TriggerError;
 use crate::rollup::OpenDown;
 use crate::schedule::{Interval, Zone};
 use crate::store::check_store_id;
@@ -184,6 +185,41 @@ pub(in crate::http) struct StoreHours {
     pub(in crate::http) as_of: Timestamp,
     /// Oldest first: those that overlap the stretch that was asked for, and are over.
     pub(in crate::http) buckets: Vec<StoreBucket>,
+}
+
+/// What `/api/v1/stores/{store_id}/uptime` takes.
+pub(in crate::http) const DAYS: &[Param] = &[
+    Param::new("from", "The first day, of the store's own clock.", date).required(),
+    Param::new(
+        "to",
+        "The first day that does not belong to the stretch any more.",
+        date,
+    )
+    .required(),
+];
+
+/// A store over whole days of its own clock.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::http) struct StoreUptime {
+    /// The store.
+    store_id: String,
+    /// Its IANA time zone.
+    timezone: &'static str,
+    /// The first day.
+    #[schemars(extend("format" = "date"))]
+    from: String,
+    /// The first day that does not belong to the stretch any more.
+    #[schemars(extend("format" = "date"))]
+    to: String,
+    /// When the first day begins.
+    start: Timestamp,
+    /// When the last day ends, or the last full clock hour before `as_of`.
+    end: Timestamp,
+    /// The instant up to which days count that are not over.
+    as_of: Timestamp,
+    /// What was in it.
+    #[serde(flatten)]
+    sum: Window,
 }
 
 /// What a list is asked for with.
@@ -376,6 +412,24 @@ pub(in crate::http) async fn get_store(api: Api, asked: Asked) -> Result<OneStor
     store(&api, asked.id()?, fleet::windows(&asked.uri)?).await
 }
 
+pub(in crate::http) async fn get_uptime(api: Api, asked: Asked) -> Result<StoreUptime, Problem> {
+    let store_id = asked.id()?;
+    let given = Given::read(&asked.uri, DAYS)?;
+    let days = days(&given)?.ok_or_else(|| bad("expected the query parameters from and to, found none"))?;
+    check_id(store_id)?;
+    let found = api.live.days(store_id, days).await?.ok_or_else(|| unknown(store_id))?;
+    Ok(StoreUptime {
+        store_id: store_id.to_owned(),
+        timezone: found.zone.name(),
+        from: days.from().to_string(),
+        to: days.to().to_string(),
+        start: found.stretch.start,
+        end: found.stretch.end,
+        as_of: found.as_of,
+        sum: found.sum.into(),
+    })
+}
+
 pub(in crate::http) async fn get_hours(api: Api, asked: Asked) -> Result<StoreHours, Problem> {
     hours(&api, asked.id()?, HoursQuery::read(&asked.uri)?).await
 }
@@ -400,6 +454,7 @@ impl From<BucketsError> for Problem {
                 "Instant not covered",
                 format!("query parameter from: {detail}"),
             ),
+            BucketsError::DaysNotCovered(error) => TriggerError::from(error).into(),
             BucketsError::Backwards { .. } => bad(format!("query parameter to: {detail}")),
             BucketsError::TooMany(_) => bad(format!("query parameters from, to and step: {detail}")),
             BucketsError::Live(error) => error.into(),
