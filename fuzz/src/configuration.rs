@@ -53,14 +53,27 @@ fn read(file: &[u8], variables: &[u8]) {
     }
 }
 
-/// What `uptally config` prints is a file with the same meaning, but for the password.
+/// What `uptally config` prints is a file with the same meaning, but for its secrets.
 fn check_shown(config: &Config) {
     let shown = config.effective.to_string();
-    let values = |text: &str| -> Vec<String> {
-        let secret = |line: &str| line.starts_with("database.url") || line.contains(" = \"***\"   # from ");
-        let lines = text.lines().filter(|line| !secret(line));
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.lines();
         let lines = lines.map(|line| line.rsplit_once("   # from ").expect("an origin").0);
         lines.map(str::to_owned).collect()
+    };
+    // A key that is not set is a comment.
+    let key = |line: &str| {
+        line.trim_start_matches("# ")
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let secret = |line: &&String| line.starts_with("database.url = ") || line.ends_with(" = \"***\"");
+    let secrets: Vec<String> = lines(&shown).iter().filter(secret).map(|line| key(line)).collect();
+    let values = |text: &str| -> Vec<String> {
+        let lines = lines(text).into_iter();
+        lines.filter(|line| !secrets.contains(&key(line))).collect()
     };
     let file = values(&shown).join("\n");
     let again = Config::load(&ConfigFile::Required(path_of(file.as_bytes())), [], Vec::new());
