@@ -139,7 +139,7 @@ fn keep_password(text: &str) {
             };
             let password = String::from_utf8_lossy(password);
             let elsewhere = format!(
-                "postgres://***@/:5432?sslmode=disable //{}: /{}? {:?} {:?} {:?}",
+                "postgres://{}:***@ :5432/{}?sslmode=verify-full ?sslmode=disable {:?} {:?} {:?}",
                 connection.get_user().unwrap_or_default(),
                 connection.get_dbname().unwrap_or_default(),
                 connection.get_hosts(),

@@ -39,6 +39,13 @@ async fn every_line_about_a_report_has_its_id() {
             == count
     };
     within(Duration::from_secs(9), "it is complete", async || ended(&serve, 1)).await;
+    // The file of one whose row does not say so yet may still be on its way to the disk, and would be missed.
+    let client = database.connect().await;
+    within(Duration::from_secs(9), "its row says so", async || {
+        let complete = "SELECT count(*) FROM public.reports WHERE state = 'complete'";
+        client.query_one(complete, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
     let csvs = serve.csv_dir().to_owned();
     fs::remove_dir_all(&csvs).unwrap();
     fs::write(&csvs, "no directory").unwrap();
