@@ -19,7 +19,7 @@
 use crate::db::DbError;
 
 /// All places, in the order of the work. A test goes through all of them.
-pub const POINTS: [&str; 23] = [
+pub const POINTS: [&str; 24] = [
     // Start: we listen; the leader's lock is ours; the epoch is raised; memory is loaded or built.
     "start.listening",
     "start.leading",
@@ -39,8 +39,9 @@ pub const POINTS: [&str; 23] = [
     "flush.before_commit",
     "flush.committed",
     "flush.known",
-    // A report: its row is there; rendered; its file written under another name; renamed; announced; synced; recorded.
+    // A report: its row is there; over days, the ledger's sums are read, and memory is not asked yet; rendered; its file written under another name; renamed; announced; synced; recorded.
     "report.recorded",
+    "report.summed",
     "report.rendered",
     "report.file_written",
     "report.renamed",

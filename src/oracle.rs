@@ -4,7 +4,7 @@
 //! window, no buckets, no state kept between calls. The property tests hold the production code
 //! against it and `uptally verify` does the same on live data. For that reason it shares no code
 //! with the modules it checks: only [`crate::time`], [`crate::store`] and the words of a request
-//! ([`Windows`], [`ClosedTime`]) are common ground.
+//! ([`Windows`], [`ClosedTime`], [`DateRange`]) are common ground.
 //!
 //! It is not fast (a report sorts every row three times), and no report that is served comes from
 //! here.
@@ -16,12 +16,12 @@
 //! Units: instants are [`Timestamp`]s. A *wall time* is a plain `i64`, the microseconds that a
 //! clock on the wall shows since 1970-01-01 00:00 of that same clock. Durations are microseconds.
 
-use chrono::{Offset, TimeZone};
+use chrono::{NaiveDate, NaiveTime, Offset, TimeZone};
 use chrono_tz::{OffsetComponents, Tz};
 
 use crate::store::Status;
 use crate::time::{DAY_US, HOUR_US, MINUTE_US, Span, Timestamp};
-use crate::window::{ClosedTime, Windows};
+use crate::window::{ClosedTime, DateRange, Windows};
 
 #[cfg(test)]
 mod clock_changes;
@@ -184,6 +184,35 @@ pub fn report_csv(stores: &[RawStore], as_of: Timestamp, windows_kind: Windows, 
             decimal(week.1, HOUR_US),
         ];
         csv.push_str(&fields.join(","));
+        csv.push('\n');
+    }
+    csv
+}
+
+/// The stretch of local days in a zone: to the end of the last one, or of the last full hour of the zone's clock before
+/// `as_of`.
+pub fn days_stretch(zone: Tz, days: DateRange, as_of: Timestamp) -> Span {
+    let midnight = |day: NaiveDate| Timestamp::from_chrono(day.and_time(NaiveTime::MIN).and_utc());
+    let by_utc = Span::new(midnight(days.from()), midnight(days.to()));
+    let clock = WallClock::around(zone, by_utc);
+    let start = clock.first_at_or_after(by_utc.start.micros());
+    let end = clock.first_at_or_after(by_utc.end.micros());
+    let hour = cell_start(as_of, HOUR_US, grid_phase_us(zone));
+    Span::new(start, end.min(hour).max(start))
+}
+
+/// The whole report over local days, like [`report_csv`].
+pub fn days_csv(stores: &[RawStore], days: DateRange, as_of: Timestamp) -> String {
+    let mut in_order: Vec<&RawStore> = stores.iter().collect();
+    in_order.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    let mut csv = String::from("store_id,uptime_hours,downtime_hours,open_hours,uptime_percent\n");
+    for store in in_order {
+        let (up_us, down_us) = up_down_us(store, days_stretch(store.zone, days, as_of));
+        // Cut off after three digits; nothing where there was no opening time.
+        let thousandths = (i128::from(up_us) * 100_000).checked_div(i128::from(up_us + down_us));
+        let percent = thousandths.map_or_else(String::new, |n| format!("{}.{:03}", n / 1000, n % 1000));
+        let hours = [up_us, down_us, up_us + down_us].map(|us| decimal(us, HOUR_US));
+        csv.push_str(&[csv_id(&store.id), hours.join(","), percent].join(","));
         csv.push('\n');
     }
     csv

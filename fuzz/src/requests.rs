@@ -38,6 +38,7 @@ impl Source for Nothing {
         Some(Coverage {
             earliest: Timestamp::MIN,
             latest: Timestamp::MAX,
+            newest: None,
             first_day: None,
         })
     }

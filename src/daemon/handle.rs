@@ -186,15 +186,20 @@ pub(super) async fn render_away(
 
 /// Refuses an instant whose windows reach back before what a snapshot covers.
 pub(super) fn covered(snapshot: &Snapshot, as_of: Timestamp, now: Timestamp) -> Result<(), RenderError> {
-    let coverage = Coverage {
-        earliest: snapshot.earliest_as_of(),
-        latest: latest(now, snapshot.newest()),
-        first_day: snapshot.first_day(),
-    };
+    let coverage = coverage_of(snapshot, now);
     if as_of < coverage.earliest {
         Err(RenderError::NotCovered { as_of, coverage })
     } else {
         Ok(())
+    }
+}
+
+fn coverage_of(snapshot: &Snapshot, now: Timestamp) -> Coverage {
+    Coverage {
+        earliest: snapshot.earliest_as_of(),
+        latest: latest(now, snapshot.newest()),
+        newest: snapshot.newest(),
+        first_day: snapshot.first_day(),
     }
 }
 
@@ -214,7 +219,15 @@ impl Source for Handle {
         Some(Coverage {
             earliest: status.earliest_as_of,
             latest: latest(self.clock.now(), status.newest),
+            newest: status.newest,
             first_day: status.first_day,
+        })
+    }
+
+    fn coverage_now(&self) -> BoxFuture<'_, Option<Coverage>> {
+        Box::pin(async {
+            let point = self.point().await?;
+            Some(coverage_of(&point.snapshot, self.clock.now()))
         })
     }
 

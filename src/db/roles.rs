@@ -19,7 +19,7 @@ const DAEMON: &[(&str, &str)] = &[
     ),
     ("SELECT, INSERT, UPDATE", "public.reports, uptally.checkpoint"),
     (
-        "SELECT, INSERT, UPDATE, DELETE, TRUNCATE",
+        "SELECT, INSERT, UPDATE, DELETE",
         "uptally.rollup_schedule, uptally.rollup_open, uptally.rollup_store, uptally.rollup_down, \
          uptally.rollup_day",
     ),

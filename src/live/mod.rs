@@ -184,6 +184,17 @@ impl Live {
         point.ok_or_else(|| LiveError::NotFollowing("the daemon is not following the database".to_owned()))
     }
 
+    /// The instant that is the present, for what is not read from a point.
+    async fn present(&self) -> Result<Timestamp, LiveError> {
+        // The status may not know yet of the newest observation that is committed; a point does.
+        let newest = if self.0.settings.as_of_latest {
+            self.point().await?.snapshot.newest()
+        } else {
+            None
+        };
+        Ok(self.as_of(newest))
+    }
+
     fn as_of(&self, newest: Option<Timestamp>) -> Timestamp {
         let newest = newest.filter(|_| self.0.settings.as_of_latest);
         newest.unwrap_or_else(|| self.0.clock.now())

@@ -158,7 +158,7 @@ impl Live {
     pub async fn store(&self, store_id: &str, windows: Windows) -> Result<Option<StoreDetail>, LiveError> {
         let status = self.following()?;
         let asked = Asked {
-            as_of: self.as_of(status.newest),
+            as_of: self.present().await?,
             windows,
             silent_after_us: self.settings().silent_after_us(),
         };
@@ -203,7 +203,7 @@ impl Live {
     /// A store over whole local days. None if no table knows it.
     pub async fn days(&self, store_id: &str, days: DateRange) -> Result<Option<StoreDays>, BucketsError> {
         let status = self.following()?;
-        let (as_of, now) = (self.as_of(status.newest), self.0.clock.now());
+        let (as_of, now) = (self.present().await?, self.0.clock.now());
         DaysNotCovered::check(days, status.first_day, as_of)?;
         let mut session = self.sessions().lend().await?;
         let reading = Reading::start(&mut session, Scope::Inputs).await?;
@@ -243,7 +243,7 @@ impl Live {
         step: Step,
     ) -> Result<Option<Buckets>, BucketsError> {
         let status = self.following()?;
-        let as_of = self.as_of(status.newest);
+        let as_of = self.present().await?;
         let to = to.unwrap_or(as_of);
         let earliest = status.covers_from.unwrap_or(Timestamp::MIN);
         let from = from.unwrap_or_else(|| to.plus(-STRETCH_US).max(earliest.min(to)));

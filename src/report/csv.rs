@@ -333,6 +333,7 @@ const DECIMALS: [u32; 100] = {
 
 /// A separator and two decimals, half away from zero. `us` is never negative: downtime lies inside its window.
 pub(super) fn push_decimal<const UNIT_US: i64>(us: i64, csv: &mut Vec<u8>) {
+    debug_assert!(us >= 0, "{us}");
     let hundredths = u64::try_from((us * 100 + UNIT_US / 2) / UNIT_US).unwrap_or(0);
     let (whole, rest) = ((hundredths / 100) as usize, (hundredths % 100) as usize);
     let (Some(digits), Some(decimals)) = (WHOLE.get(whole), DECIMALS.get(rest)) else {

@@ -37,8 +37,13 @@ pub trait Source: Send + Sync + 'static {
     /// the same step of [`WINDOWS_STEP_US`](crate::window::WINDOWS_STEP_US) give the same bytes, but for extended columns.
     fn render(&self, as_of: Option<Timestamp>, request: ReportRequest) -> BoxFuture<'_, Result<Rendered, RenderError>>;
 
-    /// The instants that a report may be as of right now; `None` while nothing is loaded yet.
+    /// The instants that a report may be as of right now; `None` while nothing is loaded yet. May be a moment old.
     fn coverage(&self) -> Option<Coverage>;
+
+    /// The same, of a point that knows everything committed before the question. Asked for before a refusal.
+    fn coverage_now(&self) -> BoxFuture<'_, Option<Coverage>> {
+        Box::pin(std::future::ready(self.coverage()))
+    }
 
     /// Ready to serve, or the reason why not.
     ///
@@ -67,14 +72,27 @@ pub struct Coverage {
     pub earliest: Timestamp,
     /// The latest instant that is known.
     pub latest: Timestamp,
+    /// The newest observation, which a report of the latest instant is as of; None: there is none.
+    pub newest: Option<Timestamp>,
     /// The first local day that a report over days may begin with; None: any.
     pub first_day: Option<NaiveDate>,
 }
 
 impl Coverage {
-    /// Whether a report as of `at` can be made.
-    pub fn contains(self, at: Timestamp) -> bool {
-        (self.earliest..=self.latest).contains(&at)
+    /// Whether there can be such a report.
+    pub(super) fn check(self, request: &ReportRequest) -> Result<(), TriggerError> {
+        let as_of = match request.as_of {
+            AsOf::At(as_of) => as_of,
+            AsOf::Now => self.latest,
+            AsOf::Latest => self.newest.unwrap_or(self.latest),
+        };
+        if matches!(request.as_of, AsOf::At(_)) && !(self.earliest..=self.latest).contains(&as_of) {
+            return Err(TriggerError::NotCovered { as_of, coverage: self });
+        }
+        match request.days {
+            Some(days) => Ok(DaysNotCovered::check(days, self.first_day, as_of)?),
+            None => Ok(()),
+        }
     }
 }
 

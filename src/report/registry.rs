@@ -25,7 +25,7 @@ use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early, report_span};
 use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{AsOf, Coverage, Csv, DaysNotCovered, Format, ReportRequest, Source, figures, stage, waiting};
+use super::{Coverage, Csv, DaysNotCovered, Format, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -223,7 +223,7 @@ impl Registry {
     /// row is durable.
     pub async fn trigger(&self, request: ReportRequest) -> Result<Triggered, TriggerError> {
         let inner = &self.inner;
-        inner.check(&request).inspect_err(refused)?;
+        inner.check(&request).await.inspect_err(refused)?;
         loop {
             let asked = Instant::now();
             // Under one lock, so that of any number that come at once only the first is recorded.
@@ -402,7 +402,7 @@ impl Inner {
     }
 
     /// Whether there can be such a report at all.
-    fn check(&self, request: &ReportRequest) -> Result<(), TriggerError> {
+    async fn check(&self, request: &ReportRequest) -> Result<(), TriggerError> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(TriggerError::Stopped);
         }
@@ -410,18 +410,14 @@ impl Inner {
             let reason = self.source.readiness().err();
             return Err(TriggerError::NotLoaded(reason.unwrap_or_else(|| "loading".to_owned())));
         };
-        match request.as_of {
-            AsOf::At(as_of) if !coverage.contains(as_of) => return Err(TriggerError::NotCovered { as_of, coverage }),
-            _ => {}
+        let Err(error) = coverage.check(request) else {
+            return Ok(());
+        };
+        // A row that was committed a moment ago may be what it takes.
+        match self.source.coverage_now().await {
+            Some(coverage) => coverage.check(request),
+            None => Err(error),
         }
-        if let Some(days) = request.days {
-            let as_of = match request.as_of {
-                AsOf::At(as_of) => as_of,
-                AsOf::Now | AsOf::Latest => coverage.latest,
-            };
-            DaysNotCovered::check(days, coverage.first_day, as_of)?;
-        }
-        Ok(())
     }
 
     /// Lets a new report in, if there is room, on a task of its own: a client that hangs up during the INSERT must not

@@ -8,13 +8,14 @@ use tokio_postgres::Client;
 use uptally::clock::Clock;
 use uptally::feed;
 use uptally::live::Settings;
-use uptally::oracle::{RawStore, grid_phase_us, up_down_us};
+use uptally::oracle::{RawStore, days_csv, days_stretch, up_down_us};
 use uptally::rollup::FUTURE_MAX_US;
-use uptally::time::{DAY_US, HOUR_US, Span, Timestamp};
+use uptally::time::{DAY_US, Timestamp};
+use uptally::window::DateRange;
 
 use super::answers::encoded;
 use super::app::App;
-use super::expected::{day_start, six_decimals};
+use super::expected::six_decimals;
 use super::extended::{file, rows, rows_of_csv};
 use super::made_up;
 use super::support::check::{knows_all_of, verify_is_clean};
@@ -77,37 +78,14 @@ fn any_days(rng: &mut fastrand::Rng, as_of: Timestamp, stores: &[RawStore]) -> (
     (from.max(first), to.max(first + Days::new(1)))
 }
 
-/// From the beginning of the first day to the end of the last one or of the last full hour.
-fn stretch(store: &RawStore, (from, to): (NaiveDate, NaiveDate), as_of: Timestamp) -> Span {
-    let phase_us = grid_phase_us(store.zone);
-    let hour = as_of.plus(-(as_of.micros() - phase_us).rem_euclid(HOUR_US));
-    let (start, end) = (day_start(store.zone, from), day_start(store.zone, to).min(hour));
-    Span::new(start, end.max(start))
+fn days(from: NaiveDate, to: NaiveDate) -> DateRange {
+    DateRange::new(from, to).unwrap()
 }
 
 async fn days_are_right(app: &App, stores: &[RawStore], (from, to): (NaiveDate, NaiveDate), as_of: Timestamp) {
     let query = format!("as_of={as_of}&from={from}&to={to}");
     let csv = file(app, &query).await;
-    let mut stores: Vec<&RawStore> = stores.iter().collect();
-    stores.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
-    let mut expected = vec!["store_id,uptime_hours,downtime_hours,open_hours,uptime_percent".to_owned()];
-    expected.extend(stores.iter().map(|store| {
-        let (up, down) = up_down_us(store, stretch(store, (from, to), as_of));
-        let hundredths = |us: i64| {
-            let parts = (2 * us * 100 + HOUR_US) / (2 * HOUR_US);
-            format!("{}.{:02}", parts / 100, parts % 100)
-        };
-        let percent = if up + down > 0 {
-            let parts = i128::from(up) * 100_000 / i128::from(up + down);
-            format!("{}.{:03}", parts / 1000, parts % 1000)
-        } else {
-            String::new()
-        };
-        let (up, down, open) = (hundredths(up), hundredths(down), hundredths(up + down));
-        format!("{},{up},{down},{open},{percent}", store.id)
-    }));
-    let found: Vec<&str> = csv.lines().collect();
-    assert_eq!(found, expected, "{query}");
+    assert_eq!(csv, days_csv(stores, days(from, to), as_of), "{query}");
     let as_json = file(app, &format!("{query}&format=json")).await;
     assert_eq!(rows(&as_json), rows_of_csv(&csv), "{query}");
 }
@@ -117,7 +95,7 @@ async fn store_is_right(app: &App, store: &RawStore, (from, to): (NaiveDate, Nai
     let answer = app
         .json(&format!("/api/v1/stores/{id}/uptime?from={from}&to={to}"))
         .await;
-    let stretch = stretch(store, (from, to), now);
+    let stretch = days_stretch(store.zone, days(from, to), now);
     let (up, down) = up_down_us(store, stretch);
     let expected = json!({
         "store_id": store.id, "timezone": store.zone.name(), "from": from.to_string(), "to": to.to_string(),
@@ -245,5 +223,47 @@ async fn days_that_cannot_be_reported_are_refused() {
         ))
         .await;
     unknown.problem(404, "unknown-store");
+    app.stop().await;
+}
+
+/// What was committed before the question counts, and the newest observation is the present where that is asked for: for
+/// what is refused, for reports, and for single stores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_observation_is_the_one_that_was_committed_last() {
+    let database = TestDatabase::start().await;
+    let client = database.connect().await;
+    fixture::fill(&client, 3).await;
+    let now = fixture::NOW.plus(100 * DAY_US);
+    let settings = Settings {
+        as_of_latest: true,
+        ..Settings::default()
+    };
+    let mut app = App::start(&database, &Clock::standing(now).0, settings).await;
+    let insert = "INSERT INTO public.store_activity VALUES ('chicago', $1, 'inactive')";
+    for day in 4..40 {
+        let newest = fixture::NOW.plus(2 * day * DAY_US);
+        let date = newest.to_chrono().date_naive();
+        let (from, to) = (date - Days::new(2), date + Days::new(1));
+        let asked = format!("as_of=latest&from={from}&to={to}");
+        let post = || axum::http::Request::post(format!("/trigger_report?{asked}")).body(axum::body::Body::empty());
+        let refused = app.ask(post().unwrap()).await;
+        refused.problem(422, "days-not-covered");
+        client.execute(insert, &[&newest]).await.unwrap();
+        let stores = raw_stores(&client, now).await;
+        let path = match day % 4 {
+            0 => format!("/api/v1/stores/chicago/uptime?from={from}&to={to}"),
+            1 => "/api/v1/stores/chicago".to_owned(),
+            2 => "/api/v1/stores/chicago/hours?step=day".to_owned(),
+            _ => {
+                assert_eq!(
+                    file(&app, &asked).await,
+                    days_csv(&stores, days(from, to), newest),
+                    "{newest}"
+                );
+                continue;
+            }
+        };
+        assert_eq!(app.json(&path).await["as_of"], newest.to_string(), "{path}");
+    }
     app.stop().await;
 }

@@ -9,12 +9,14 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use uptally::clock::Clock;
 use uptally::failpoint::POINTS;
+use uptally::ledger::ask_for_rebuild;
+use uptally::time::DAY_US;
 
 use super::support::check::{no_drift, verify_is_clean};
 use super::support::reporter::Reporter;
 use super::support::serve::Serve;
 use super::support::writers::Writers;
-use super::support::{TestDatabase, seed, state_dir};
+use super::support::{TestDatabase, seed, state_dir, within};
 use super::{SETTINGS, count, first_life, url};
 
 const WRITERS: u64 = 4;
@@ -145,4 +147,54 @@ async fn steps_that_fail_are_taken_again() {
     let reports = log.iter().filter(|line| line.contains("fail point report.")).count();
     println!("{restarts} new lives, {reports} failures of reports told");
     assert!(restarts + reports >= 2, "hardly any failures:\n{}", log.join("\n"));
+}
+
+/// After a rebuild the tables are written anew, all in one transaction that may take long: what is read meanwhile is what was
+/// there before, and nobody waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_go_on_while_the_tables_are_replaced() {
+    let server = TestDatabase::start_alone(&SETTINGS).await;
+    let (seed, end, state) = (seed(), Clock::System.now(), state_dir());
+    first_life(&server, state.path(), end).await;
+    let writers = Writers::start_wild(server.connection(), WRITERS, seed, end);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    writers.stop().await;
+    let (client, url) = (server.connect().await, url(server.connection()));
+    // Everything is flushed, so that the only flush that can stand is the one after the rebuild.
+    let mut serve = Serve::spawn(state.path(), Some(&url));
+    serve.wait_until_ready();
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.exit_code(Duration::from_secs(10)), Some(0));
+    let stalled = [("UPTALLY_FAILPOINTS", "flush.rows_written=sleep:12000")];
+    let mut serve = Serve::spawn_with(state.path(), Some(&url), &stalled);
+    serve.wait_until_ready();
+    ask_for_rebuild(&client).await.unwrap();
+    let flush = async || -> Option<String> {
+        // Between two statements it rests for less.
+        let sql = "SELECT xact_start::text FROM pg_stat_activity WHERE application_name = 'uptally ledger'
+                   AND state = 'idle in transaction' AND clock_timestamp() - state_change > interval '300 ms'";
+        client.query_opt(sql, &[]).await.unwrap().map(|row| row.get(0))
+    };
+    let mut begun = None;
+    within(REACHED_MAX, "the flush stands", async || {
+        begun = flush().await;
+        begun.is_some()
+    })
+    .await;
+    let (from, to) = (
+        end.plus(-3 * DAY_US).to_chrono().date_naive(),
+        end.to_chrono().date_naive(),
+    );
+    for query in [
+        format!("from={from}&to={to}"),
+        "columns=extended".to_owned(),
+        "windows=rolling".to_owned(),
+    ] {
+        serve.try_report_by(&query).unwrap();
+        assert_eq!(flush().await, begun, "{query}: the flush still stands");
+    }
+    serve.signal(Signal::KILL);
+    drop(serve);
+    let mut serve = Serve::spawn(state.path(), Some(&url));
+    no_drift(server.connection(), &mut serve, end).await;
 }

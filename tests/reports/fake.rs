@@ -40,6 +40,7 @@ impl FakeSource {
         let coverage = Coverage {
             earliest: LATEST.plus(-400 * HOUR_US),
             latest: LATEST.plus(1_000_000 * HOUR_US),
+            newest: Some(LATEST),
             first_day: None,
         };
         Arc::new(FakeSource {

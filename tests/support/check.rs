@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use chrono::{Days, NaiveDate};
 use tokio_postgres::{Client, Config};
 use uptally::db::Database;
 use uptally::feed::{self, Cursor};
-use uptally::oracle::report_csv;
+use uptally::oracle::{days_csv, report_csv};
 use uptally::report::{ReportRequest, Source};
 use uptally::rollup::{FUTURE_MAX_US, Limits};
 use uptally::time::{HOUR_US, Timestamp};
 use uptally::verify::{Verdict, verify};
-use uptally::window::{ClosedTime, Windows};
+use uptally::window::{ClosedTime, DateRange, Windows};
 
 use super::raw::raw_stores;
 use super::serve::Serve;
@@ -24,7 +25,7 @@ pub const KINDS: [(Windows, ClosedTime); 4] = [
     (Windows::Rolling, ClosedTime::Excluded),
 ];
 
-/// How long the daemon may take to be ready again, or to flush, once all faults are over: its longest pause, and some.
+/// How long the daemon may take to be ready again, to flush, or to report the present, once all faults are over: its longest pause, and some.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 /// The tables of the rollup, brought to the present as a restart would do it, are what the raw rows say.
@@ -44,12 +45,12 @@ pub async fn reports_are_right(source: &impl Source, client: &Client, now: Times
     let stores = raw_stores(client, now.plus(FUTURE_MAX_US)).await;
     for (windows, closed) in KINDS {
         let mut csv = String::new();
-        within(Duration::from_secs(5), "a report is of the present", async || {
-            let request = ReportRequest {
-                windows,
-                closed,
-                ..ReportRequest::default()
-            };
+        let request = ReportRequest {
+            windows,
+            closed,
+            ..ReportRequest::default()
+        };
+        within(RECOVERY_MAX, "a report is of the present", async || {
             let rendered = source.render(Some(as_of), request).await.unwrap();
             csv = String::from_utf8(rendered.csv.to_vec()).unwrap();
             knows_all_of(&rendered.cursors[0].parse().unwrap(), &present)
@@ -58,6 +59,26 @@ pub async fn reports_are_right(source: &impl Source, client: &Client, now: Times
         let expected = report_csv(&stores, as_of, windows, closed);
         same_report(&csv, &expected, &format!("{windows:?}, {closed:?} as of {as_of}"));
     }
+    let first_day = source.coverage().and_then(|coverage| coverage.first_day);
+    for days in days_before(as_of, first_day) {
+        let request = ReportRequest {
+            days: Some(days),
+            ..ReportRequest::default()
+        };
+        let rendered = source.render(Some(as_of), request).await.unwrap();
+        let csv = String::from_utf8(rendered.csv.to_vec()).unwrap();
+        same_report(&csv, &days_csv(&stores, days, as_of), &format!("{days} as of {as_of}"));
+    }
+}
+
+/// Stretches of days from a first one on, with and without the day that is not over.
+fn days_before(as_of: Timestamp, first: Option<NaiveDate>) -> Vec<DateRange> {
+    let today = as_of.to_chrono().date_naive();
+    let stretches = [(9, 0), (3, 1), (0, 1)].into_iter().filter_map(|(before, after)| {
+        let (from, to) = (today - Days::new(before), today + Days::new(after));
+        DateRange::new(first.map_or(from, |first| first.max(from)), to).ok()
+    });
+    stretches.collect()
 }
 
 /// A password for URLs of servers that ask for none, so that it can be looked for where it must not be.
@@ -105,6 +126,18 @@ pub async fn no_drift(connection: &Config, serve: &mut Serve, end: Timestamp) {
             .await;
             same_report(&csv.unwrap(), &expected, &what);
         }
+    }
+    // By local days, the first day of the rows may be a day later.
+    let first = first.map(|first| first.to_chrono().date_naive() + Days::new(2));
+    for days in days_before(end, first) {
+        let what = format!("{days} as of {end}");
+        let mut csv = Err(String::new());
+        within(RECOVERY_MAX, &what, async || {
+            csv = serve.try_report_by(&format!("as_of={end}&from={}&to={}", days.from(), days.to()));
+            csv.is_ok()
+        })
+        .await;
+        same_report(&csv.unwrap(), &days_csv(&stores, days, end), &what);
     }
     within(RECOVERY_MAX, "there is a rollup", async || {
         let built = "SELECT cursor IS NOT NULL FROM uptally.checkpoint";

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use chrono::Days;
 use tokio::task::JoinHandle;
+use uptally::clock::Clock;
 
 use super::serve::try_http;
 
@@ -20,8 +22,16 @@ impl Reporter {
         let (stop, fetched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stops, counts, address) = (Arc::clone(&stop), Arc::clone(&fetched), address.to_owned());
         let task = tokio::task::spawn_blocking(move || {
-            while !stops.load(Ordering::Relaxed) {
-                if let Ok((202, _, body)) = try_http(&address, "POST", "/trigger_report") {
+            let today = Clock::System.now().to_chrono().date_naive();
+            let paths = [
+                "/trigger_report".to_owned(),
+                format!("/trigger_report?from={}&to={today}", today - Days::new(2)),
+            ];
+            for path in paths.iter().cycle() {
+                if stops.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let Ok((202, _, body)) = try_http(&address, "POST", path) {
                     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
                     let id = body["report_id"].as_str().unwrap();
                     let path = format!("/get_report?report_id={id}");

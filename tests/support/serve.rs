@@ -200,8 +200,12 @@ impl Serve {
     /// The same; whatever was answered in its place.
     pub fn try_report(&mut self, as_of: Timestamp, windows: Windows, closed: ClosedTime) -> Result<String, String> {
         let (windows, closed) = (windows.as_str(), closed.as_str());
-        let path = format!("/trigger_report?as_of={as_of}&windows={windows}&closed={closed}");
-        let (status, triggered) = self.request("POST", &path);
+        self.try_report_by(&format!("as_of={as_of}&windows={windows}&closed={closed}"))
+    }
+
+    /// The same of what a query asks for.
+    pub fn try_report_by(&mut self, query: &str) -> Result<String, String> {
+        let (status, triggered) = self.request("POST", &format!("/trigger_report?{query}"));
         if status != 202 {
             return Err(triggered);
         }

@@ -110,7 +110,7 @@ impl Ring {
         let newest = self.newest.subscribe();
         let newest_id = (*newest.borrow())?;
         let first_kept = kept.events.front().map_or(newest_id + 1, |(id, _)| *id);
-        let goes_on = last_seen.filter(|seen| (first_kept..=newest_id + 1).contains(&(seen + 1)));
+        let goes_on = last_seen.filter(|&seen| seen <= newest_id && first_kept <= seen + 1);
         let first = match (goes_on, last_seen) {
             (Some(_), _) => None,
             (None, None) => kept.fleet.clone(),
@@ -215,7 +215,7 @@ mod tests {
         let mut back = ring.subscribe(Some(1000)).unwrap();
         assert_eq!(next(&mut back).await.unwrap(), all, "from before the first");
         drop(back);
-        for unknown in [0, 999, 1003, u64::MAX - 1] {
+        for unknown in [0, 999, 1003, u64::MAX - 1, u64::MAX] {
             let mut lost = ring.subscribe(Some(unknown)).unwrap();
             let told = next(&mut lost).await.unwrap();
             assert!(
