@@ -20,6 +20,7 @@ use config::ValueKind;
 use tracing_subscriber::EnvFilter;
 
 use crate::http::{OpenToAll, Tokens};
+use crate::report::{Job, JobLimits, ReportRequest};
 use crate::telemetry::one_line;
 use keys::{KEYS, Key};
 use layers::Layers;
@@ -46,6 +47,8 @@ pub struct Config {
     pub fleet: FleetConfig,
     /// For what makes reports.
     pub report: ReportConfig,
+    /// For what makes reports by itself.
+    pub jobs: JobsConfig,
     /// For the follower of the change feed.
     pub feed: FeedConfig,
     /// For the owner of the rollup.
@@ -134,6 +137,15 @@ pub struct ReportConfig {
     pub running_max: usize,
     /// `report.queue_max`: how many wait to be made; the next one is refused.
     pub queue_max: usize,
+}
+
+/// Which reports are made by themselves, and how long they are kept.
+#[derive(Debug, Clone)]
+pub struct JobsConfig {
+    /// `jobs.reports`
+    pub reports: Vec<Job>,
+    /// `jobs.grace_ms`, `jobs.keep_max` and `jobs.keep_days`
+    pub limits: JobLimits,
 }
 
 /// How the change feed is followed.
@@ -273,6 +285,12 @@ impl Config {
             "rollup.lag_ready_ms_max",
             "a daemon with nothing to do would call itself lagging",
         )?;
+        let defaults = ReportRequest {
+            windows: layers.text("report.windows", str::parse::<Windows>)?,
+            closed: layers.text("report.closed", str::parse::<ClosedTime>)?,
+            ..ReportRequest::default()
+        };
+        let jobs = layers.optional_text("jobs.reports", |text| Job::parse_all(text, defaults))?;
         let effective = Effective::of(&layers, url.as_ref());
         Ok(Config {
             database: DatabaseConfig {
@@ -314,6 +332,14 @@ impl Config {
                 output_url: layers.text("report.output_url", output_url)?,
                 running_max: layers.integer("report.running_max")?,
                 queue_max: layers.integer("report.queue_max")?,
+            },
+            jobs: JobsConfig {
+                reports: jobs.unwrap_or_default(),
+                limits: JobLimits {
+                    grace: ms("jobs.grace_ms")?,
+                    keep_max: layers.integer("jobs.keep_max")?,
+                    keep_days: layers.integer("jobs.keep_days")?,
+                },
             },
             feed: FeedConfig {
                 wake: layers.text("feed.wake", str::parse::<Wake>)?,

@@ -15,7 +15,7 @@ use crate::daemon::{self, Daemon, DaemonError, Handle, Settings};
 use crate::db::Database;
 use crate::http::{self, Access, ActivityLimits, Api, Events, ServeLimits};
 use crate::live::{self, Live};
-use crate::report::{Archive, Connect, Limits, Registry, ReportRequest};
+use crate::report::{Archive, Connect, Job, JobLimits, Jobs, Limits, Registry, ReportRequest};
 use crate::telemetry;
 
 /// At the end, answers get so long at least, even if reports took all the time for draining.
@@ -40,6 +40,10 @@ pub struct ServiceOptions {
     pub reports: Limits,
     /// Options of a trigger that does not give its own.
     pub defaults: ReportRequest,
+    /// Reports that are made by themselves.
+    pub jobs: Vec<Job>,
+    /// How late they may be, and how long they are kept.
+    pub job_limits: JobLimits,
     /// What a body of observations may be.
     pub activity: ActivityLimits,
     /// What counts as the present, and when a store is silent.
@@ -83,6 +87,10 @@ impl Service {
         let registry = Registry::new(Arc::new(handle.clone()), archive, connector(database), options.reports);
         events.watch(live.clone(), registry.clone());
         recover_when_leading(handle.clone(), registry.clone());
+        if !options.jobs.is_empty() {
+            let jobs = Jobs::new(registry.clone(), options.jobs, options.job_limits, Clock::System);
+            work_when_leading(handle.clone(), jobs);
+        }
         let upkeep = tokio::spawn(upkeep(metrics.clone()));
         let api = Api {
             registry: registry.clone(),
@@ -172,6 +180,18 @@ fn recover_when_leading(mut handle: Handle, registry: Registry) {
             registry.recover();
             if !handle.stopped().await {
                 return;
+            }
+        }
+    });
+}
+
+/// Jobs are done by whoever has the lead.
+fn work_when_leading(mut handle: Handle, mut jobs: Jobs) {
+    tokio::spawn(async move {
+        while handle.following().await {
+            tokio::select! {
+                () = jobs.run() => {}
+                more = handle.stopped() => if !more { return },
             }
         }
     });

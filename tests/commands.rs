@@ -13,7 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::serve::http;
+use support::serve::{Serve, http};
+use support::{TestDatabase, fixture, state_dir, within};
 use tempfile::TempDir;
 use uptally::fleet::{Fleet, FleetOptions};
 use uptally::time::{HOUR_US, Timestamp};
@@ -370,4 +371,31 @@ fn the_demo_shows_a_report_and_leaves_nothing() {
             .starts_with("uptally-demo-")
     });
     assert_eq!(left.count(), 0);
+}
+
+/// A job that was due within the last minute is made at once by a daemon that starts.
+#[tokio::test]
+async fn a_job_of_the_configuration_makes_its_report() {
+    let database = TestDatabase::start().await;
+    fixture::fill(&database.connect().await, 3).await;
+    let dir = state_dir();
+    let jobs = [("UPTALLY__JOBS__REPORTS", "minutely * * * * * UTC format=json")];
+    let mut serve = Serve::spawn_with(dir.path(), Some(database.url()), &jobs);
+    serve.wait_until_ready();
+    let (mut file, mut stores) = (String::new(), None);
+    within(Duration::from_secs(10), "it is there", async || {
+        let reports: serde_json::Value = serde_json::from_str(&serve.request("GET", "/api/v1/reports").1).unwrap();
+        let report = &reports["reports"][0];
+        if report["state"] != "complete" {
+            return false;
+        }
+        assert_eq!(report["job"], "minutely");
+        assert_eq!(report["due_at"], report["as_of"]);
+        stores = report["stores"].as_u64();
+        file = serve.request("GET", report["file"].as_str().unwrap()).1;
+        true
+    })
+    .await;
+    assert_eq!(Some(file.matches("\"store_id\"").count() as u64), stores);
+    assert!(stores > Some(3));
 }

@@ -397,6 +397,8 @@ fn service_options(config: &Config, listen: SocketAddr, access: Access) -> Servi
             closed: config.report.closed,
             ..ReportRequest::default()
         },
+        jobs: config.jobs.reports.clone(),
+        job_limits: config.jobs.limits,
         activity: ActivityLimits {
             body_bytes_max: config.activity.body_bytes_max,
             rows_max: config.activity.rows_max,

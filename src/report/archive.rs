@@ -217,6 +217,14 @@ impl Archive {
         }
     }
 
+    /// Removes a report's file, if it is there.
+    pub async fn remove(&self, report_id: Uuid, format: Format) -> Result<(), ArchiveError> {
+        match self.files.delete(&self.path(report_id, format)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn path(&self, report_id: Uuid, format: Format) -> Path {
         self.prefix.clone().join(file_name(report_id, format))
     }

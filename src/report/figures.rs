@@ -1,5 +1,6 @@
 //! The figures of reports and their files, all there from the start.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::Unit::{Bytes, Seconds};
@@ -12,7 +13,7 @@ const STAGES: [&str; 4] = ["record", "point", "render", "archive"];
 /// What becomes of a trigger. Those that `shared` joined a report that waited.
 const OUTCOMES: [&str; 4] = ["complete", "failed", "refused", "shared"];
 /// What is done with files of reports.
-const OPERATIONS: [&str; 2] = ["put", "get"];
+const OPERATIONS: [&str; 3] = ["put", "get", "remove"];
 
 /// Records how long a part of a report's way took; one of [`STAGES`].
 pub(crate) fn stage(stage: &'static str, since: Instant) {
@@ -34,6 +35,23 @@ pub(super) fn ended(how: &'static str, took: Duration) {
 pub(super) fn archived<T>(operation: &'static str, done: &Result<T, ArchiveError>) {
     let outcome = if done.is_ok() { "ok" } else { "failed" };
     counter!("uptally_archive_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+/// The figures of a job are there from the start. Their label is not `job`: Prometheus has its own of that name.
+pub(super) fn job_is_there(job: &Arc<str>) {
+    counter!("uptally_job_attempts_total", "report_job" => Arc::clone(job)).increment(0);
+    job_overdue(job, 0);
+}
+
+/// Counts that a job's report was triggered, or was to be.
+pub(super) fn job_attempt(job: &Arc<str>) {
+    counter!("uptally_job_attempts_total", "report_job" => Arc::clone(job)).increment(1);
+}
+
+/// Sets for how long a due report of a job has not been made; microseconds.
+pub(super) fn job_overdue(job: &Arc<str>, us: i64) {
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+    gauge!("uptally_job_overdue_seconds", "report_job" => Arc::clone(job)).set(us as f64 / 1e6);
 }
 
 /// Counts bytes of files that were written.
@@ -71,9 +89,18 @@ pub fn describe_metrics() {
         Seconds,
         "Parts of a report's way: record, point, render, archive"
     );
+    describe_gauge!(
+        "uptally_job_overdue_seconds",
+        Seconds,
+        "For how long a due report of a job has not been made, by job; 0: it is, or it is too late for it"
+    );
+    describe_counter!(
+        "uptally_job_attempts_total",
+        "Reports of jobs that were triggered, or were to be, by job"
+    );
     describe_counter!(
         "uptally_archive_operations_total",
-        "Files of reports put and got, by outcome"
+        "Files of reports put, got and removed, by outcome"
     );
     describe_counter!(
         "uptally_archive_written_bytes_total",

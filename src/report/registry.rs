@@ -23,9 +23,9 @@ use uuid::Uuid;
 
 use super::archive::{Archive, ArchiveError, StoredReport};
 use super::run::{Begin, Early, report_span};
-use super::table::{Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
+use super::table::{Attempts, Connect, Ending, MadeOf, Recorded, Report, Table, TableError};
 use super::waiting::{Place, Told, Waiting};
-use super::{Coverage, Csv, DaysNotCovered, Format, ReportRequest, Source, figures, stage, waiting};
+use super::{Coverage, Csv, DaysNotCovered, Due, Format, ReportRequest, Source, figures, stage, waiting};
 use crate::failpoint;
 use crate::time::Timestamp;
 
@@ -231,7 +231,7 @@ impl Registry {
                 let mut waiting = inner.waiting.lock();
                 match waiting.find(&request, asked) {
                     Some(told) => (told, true),
-                    None => (inner.enter(request, &mut waiting).inspect_err(refused)?, false),
+                    None => (inner.enter(request, None, &mut waiting).inspect_err(refused)?, false),
                 }
             };
             let told = match told.wait_for(Option::is_some).await {
@@ -247,6 +247,41 @@ impl Registry {
                 return told.outcome;
             }
         }
+    }
+
+    /// Records a due report of a job and queues its run. Returns its id once its row is durable.
+    ///
+    /// # Errors
+    /// [`TableError::Taken`]: there is such a row already.
+    pub(super) async fn trigger_due(&self, due: Due, request: ReportRequest) -> Result<Uuid, TriggerError> {
+        let inner = &self.inner;
+        inner.check(&request).await?;
+        let mut told = inner.enter(request, Some(due), &mut inner.waiting.lock())?;
+        let told = match told.wait_for(Option::is_some).await {
+            Ok(told) => told.clone(),
+            Err(_) => None,
+        };
+        Ok(told.ok_or(TriggerError::Stopped)?.outcome?.report_id)
+    }
+
+    /// What is known of a due report of a job.
+    pub(super) async fn attempts(&self, job: &str, due: Timestamp) -> Result<Attempts, TableError> {
+        self.inner.table.attempts(job, due).await
+    }
+
+    /// Removes the files of a job's reports but the newest `keep_max`, and those that are older than `keep_days`, but for
+    /// the newest one. Their rows stay, and say so.
+    pub(super) async fn remove_old(&self, job: &str, keep_max: u32, keep_days: u32) -> Result<(), FetchError> {
+        let Inner { archive, table, .. } = &*self.inner;
+        for (report_id, format) in table.old(job, keep_max, keep_days).await? {
+            // The file first: a row that says nothing leads to it again.
+            let removed = archive.remove(report_id, format).await;
+            figures::archived("remove", &removed);
+            removed.map_err(|error| FetchError::Archive { report_id, error })?;
+            table.removed(report_id).await?;
+            tracing::info!(job, %report_id, "an old report's file was removed");
+        }
+        Ok(())
     }
 
     /// What is known of a report now.
@@ -425,6 +460,7 @@ impl Inner {
     fn enter(
         self: &Arc<Self>,
         request: ReportRequest,
+        due: Option<Due>,
         waiting: &mut waiting::Guard<'_>,
     ) -> Result<watch::Receiver<Option<Told>>, TriggerError> {
         let admission = Arc::clone(&self.admission).try_acquire_owned();
@@ -435,7 +471,7 @@ impl Inner {
             Ok(turn) => Start::Now(turn),
             Err(_) => Start::Later(waiting.push(report_id, request, told.clone())),
         };
-        let run = Arc::clone(self).record_and_run(report_id, request, start, tell, admission);
+        let run = Arc::clone(self).record_and_run(report_id, request, due, start, tell, admission);
         tokio::spawn(run.instrument(report_span(report_id)));
         Ok(told)
     }
@@ -444,6 +480,7 @@ impl Inner {
         self: Arc<Self>,
         report_id: Uuid,
         request: ReportRequest,
+        due: Option<Due>,
         start: Start,
         tell: watch::Sender<Option<Told>>,
         _admission: OwnedSemaphorePermit,
@@ -460,7 +497,7 @@ impl Inner {
             }
             Start::Later(place) => Begin::InTurn(Some(place)),
         };
-        let recorded = self.table.insert(report_id, &request).await;
+        let recorded = self.table.insert(report_id, &request, due.as_ref()).await;
         let outcome = recorded.map(|as_of| Triggered { report_id, as_of });
         let outcome = outcome.map_err(|error| TriggerError::Table(Arc::new(error)));
         if outcome.is_ok() {

@@ -15,7 +15,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use super::{AsOf, Format, Rendered, ReportRequest};
+use super::{AsOf, Due, Format, Rendered, ReportRequest};
 use crate::time::Timestamp;
 use crate::window::DateRange;
 
@@ -41,6 +41,9 @@ pub enum TableError {
     /// A statement failed, or the session with it.
     #[error("the database refused a statement on public.reports")]
     Statement(#[from] tokio_postgres::Error),
+    /// Another daemon makes the report of a job.
+    #[error("another daemon makes this report")]
+    Taken,
     /// No answer in time.
     #[error("the database did not answer within {} s", DEADLINE.as_secs())]
     Deadline,
@@ -98,6 +101,23 @@ pub struct Report {
     pub finished_at: Option<Timestamp>,
     /// Why it failed, if it did.
     pub failure: Option<String>,
+    /// The job that it was made for, and the instant at which it was due.
+    pub due: Option<(String, Timestamp)>,
+    /// When its file was removed, if it was.
+    pub removed_at: Option<Timestamp>,
+}
+
+/// What is known of a due report of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempts {
+    /// It is made.
+    pub(super) complete: bool,
+    /// It waits for its turn, or is being made.
+    pub(super) running: bool,
+    /// How often making it failed.
+    pub(super) failed: i32,
+    /// The time since the last failure, by the database's clock.
+    pub(super) since_last_us: i64,
 }
 
 /// How far a report is.
@@ -218,10 +238,12 @@ struct Session {
 
 /// `now` is the database's clock, so that all daemons and pollers share one.
 const INSERT: &str = "INSERT INTO public.reports \
-     (report_id, state, requested_at, as_of_requested, windows, closed, as_of, format, columns, from_day, to_day) \
+     (report_id, state, requested_at, as_of_requested, windows, closed, as_of, format, columns, from_day, to_day, \
+      job, due_at, attempt) \
      VALUES ($1, 'running', pg_catalog.clock_timestamp(), $2, $3, $4, \
        CASE WHEN $2 = 'now' THEN pg_catalog.clock_timestamp() ELSE $5 END, $6, $7, \
-       $8::text::date, $9::text::date) \
+       $8::text::date, $9::text::date, $10, $11, $12) \
+     ON CONFLICT (job, due_at, attempt) WHERE job IS NOT NULL DO NOTHING \
      RETURNING as_of";
 
 /// Does not wait for the disk: the setting is local to this one-statement transaction. Should the
@@ -236,16 +258,30 @@ const FINISH: &str = "UPDATE public.reports SET state = $2, as_of = COALESCE($3,
 const FIND: &str = "SELECT state, csv_bytes, failure, as_of, cursors, format FROM public.reports WHERE report_id = $1";
 
 const REPORT: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
-       duration_us, finished_at, failure, from_day::text, to_day::text \
+       duration_us, finished_at, failure, from_day::text, to_day::text, job, due_at, removed_at \
      FROM public.reports WHERE report_id = $1";
 
 const NEWEST: &str = "SELECT report_id, state, requested_at, as_of, windows, closed, format, columns, stores, csv_bytes, \
-       duration_us, finished_at, failure, from_day::text, to_day::text \
+       duration_us, finished_at, failure, from_day::text, to_day::text, job, due_at, removed_at \
      FROM public.reports WHERE requested_at < $1 ORDER BY requested_at DESC, report_id DESC LIMIT $2";
 
 const UNFINISHED: &str = "SELECT report_id, as_of, windows, closed, format, columns, \
        from_day::text, to_day::text FROM public.reports \
      WHERE state = 'running' ORDER BY requested_at LIMIT $1";
+
+// These are rare, and not prepared.
+const ATTEMPTS: &str = "SELECT coalesce(bool_or(state = 'complete'), false), coalesce(bool_or(state = 'running'), false), \
+       (count(*) FILTER (WHERE state = 'failed'))::integer, pg_catalog.clock_timestamp(), max(finished_at) \
+     FROM public.reports WHERE job = $1 AND due_at = $2";
+
+const OLD: &str = "SELECT report_id, format FROM ( \
+       SELECT report_id, format, removed_at, requested_at, row_number() OVER (ORDER BY due_at DESC) AS place \
+       FROM public.reports WHERE job = $1 AND state = 'complete') AS made \
+     WHERE removed_at IS NULL AND place > 1 \
+       AND (place > $2 OR requested_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(days => $3)) \
+     ORDER BY place DESC LIMIT $4";
+
+const REMOVED: &str = "UPDATE public.reports SET removed_at = pg_catalog.clock_timestamp() WHERE report_id = $1";
 
 impl Table {
     pub(super) fn new(connect: Connect) -> Self {
@@ -266,6 +302,7 @@ impl Table {
         &self,
         report_id: Uuid,
         request: &ReportRequest,
+        due: Option<&Due>,
     ) -> Result<Option<Timestamp>, TableError> {
         let requested = request.as_of.to_string();
         let given = match request.as_of {
@@ -277,11 +314,13 @@ impl Table {
         let (format, columns) = (request.format.as_str(), request.columns.as_str());
         let day = |of: fn(DateRange) -> NaiveDate| request.days.map(|days| of(days).to_string());
         let (from, to) = (day(DateRange::from), day(DateRange::to));
+        let (job, due_at) = (due.map(|due| &*due.job), due.map(|due| due.at));
+        let attempt = due.map(|due| due.attempt);
         let params: Params<'_> = &[
-            &report_id, &requested, &windows, &closed, &given, &format, &columns, &from, &to,
+            &report_id, &requested, &windows, &closed, &given, &format, &columns, &from, &to, &job, &due_at, &attempt,
         ];
-        let row = session.client.query_one(&session.insert, params);
-        let row = self.within_deadline(&session, row).await?;
+        let row = session.client.query_opt(&session.insert, params);
+        let row = self.within_deadline(&session, row).await?.ok_or(TableError::Taken)?;
         Ok(row.try_get(0)?)
     }
 
@@ -351,6 +390,48 @@ impl Table {
         rows.iter().map(report).collect()
     }
 
+    /// What is known of a due report of a job.
+    pub(super) async fn attempts(&self, job: &str, due: Timestamp) -> Result<Attempts, TableError> {
+        let session = self.session().await?;
+        let params: Params<'_> = &[&job, &due];
+        let row = session.client.query_one(ATTEMPTS, params);
+        let row = self.within_deadline(&session, row).await?;
+        let (now, last): (Timestamp, Option<Timestamp>) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Attempts {
+            complete: row.try_get(0)?,
+            running: row.try_get(1)?,
+            failed: row.try_get(2)?,
+            since_last_us: last.map_or(i64::MAX, |last| now.since(last)),
+        })
+    }
+
+    /// Complete reports of a job whose files are there and are not to be kept, at most [`UNFINISHED_MAX`]: the newest one
+    /// is, always.
+    pub(super) async fn old(
+        &self,
+        job: &str,
+        keep_max: u32,
+        keep_days: u32,
+    ) -> Result<Vec<(Uuid, Format)>, TableError> {
+        let session = self.session().await?;
+        let (count, days) = (i64::from(keep_max), i32::try_from(keep_days).unwrap_or(i32::MAX));
+        let limit = to_bigint(UNFINISHED_MAX as u64);
+        let params: Params<'_> = &[&job, &count, &days, &limit];
+        let rows = session.client.query(OLD, params);
+        let rows = self.within_deadline(&session, rows).await?;
+        let read = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, &str>(1)?.parse().unwrap_or_default()));
+        rows.iter().map(read).collect()
+    }
+
+    /// Records that a report's file was removed.
+    pub(super) async fn removed(&self, report_id: Uuid) -> Result<(), TableError> {
+        let session = self.session().await?;
+        let params: Params<'_> = &[&report_id];
+        let done = session.client.execute(REMOVED, params);
+        self.within_deadline(&session, done).await?;
+        Ok(())
+    }
+
     /// The oldest rows that are `running`, at most [`UNFINISHED_MAX`].
     pub(super) async fn unfinished(&self) -> Result<Vec<Unfinished>, TableError> {
         let session = self.session().await?;
@@ -413,8 +494,22 @@ impl Session {
     async fn prepare(client: Client) -> Result<Self, TableError> {
         use tokio_postgres::types::Type;
         let (text, instant) = (Type::TEXT, Type::TIMESTAMPTZ);
-        let [as_of, windows, closed, format, columns, from, to] = [(); 7].map(|()| text.clone());
-        let insert_types = [Type::UUID, as_of, windows, closed, instant, format, columns, from, to];
+        let [as_of, windows, closed, format, columns, from, to, job] = [(); 8].map(|()| text.clone());
+        let due_at = instant.clone();
+        let insert_types = [
+            Type::UUID,
+            as_of,
+            windows,
+            closed,
+            instant,
+            format,
+            columns,
+            from,
+            to,
+            job,
+            due_at,
+            Type::INT4,
+        ];
         Ok(Session {
             insert: client.prepare_typed(INSERT, &insert_types).await?,
             finish: client.prepare(FINISH).await?,
@@ -472,6 +567,8 @@ fn report(row: &Row) -> Result<Report, TableError> {
         finished_at: row.try_get(11)?,
         failure: row.try_get(12)?,
         days: days(row, 13)?,
+        due: row.try_get::<_, Option<String>>(15)?.zip(row.try_get(16)?),
+        removed_at: row.try_get(17)?,
     })
 }
 

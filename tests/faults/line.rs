@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use uptally::clock::Clock;
+use uptally::feed;
 use uptally::time::HOUR_US;
 
-use super::support::check::{reports_are_right, verify_is_clean};
+use super::support::check::{knows_all_of, reports_are_right, verify_is_clean};
 use super::support::daemon::Following;
 use super::support::proxy::{CutAt, Proxy, Weather};
 use super::support::writers::Writers;
@@ -102,6 +103,11 @@ async fn a_slow_line_and_one_byte_at_a_time_are_slower_and_right() {
         let writers = Writers::start_wild(server.connection(), 4, seed, end);
         tokio::time::sleep(Duration::from_millis(300)).await;
         writers.stop().await;
+        let present = feed::current(&client).await.unwrap();
+        within(patience, "it has caught up", async || {
+            knows_all_of(&daemon.handle.point().await.unwrap().cursor, &present)
+        })
+        .await;
         reports_are_right(&daemon.handle, &client, Clock::System.now(), end.plus(-HOUR_US)).await;
         daemon.stop().await;
         verify_is_clean(&server.database(), Clock::System.now()).await;

@@ -68,6 +68,12 @@ pub(in crate::http) struct ReportAnswer {
     pub(in crate::http) finished_at: Option<Timestamp>,
     /// Why it failed, if it did.
     pub(in crate::http) failure: Option<String>,
+    /// The job that it was made for; null: somebody asked for it.
+    pub(in crate::http) job: Option<String>,
+    /// The instant at which it was due.
+    pub(in crate::http) due_at: Option<Timestamp>,
+    /// When its file was removed, because the job keeps no more or none as old.
+    pub(in crate::http) removed_at: Option<Timestamp>,
     /// Where its file is, once it is complete.
     pub(in crate::http) file: String,
 }
@@ -98,6 +104,9 @@ impl From<Report> for ReportAnswer {
             duration_us: report.duration_us,
             finished_at: report.finished_at,
             failure: report.failure,
+            due_at: report.due.as_ref().map(|(_, at)| *at),
+            job: report.due.map(|(job, _)| job),
+            removed_at: report.removed_at,
         }
     }
 }
