@@ -1,6 +1,6 @@
 # The commands of this project. `make help` lists them.
 
-.PHONY: help demo demo-live test test-web test-api chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
+.PHONY: help demo demo-live test test-web test-api test-s3 chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
 	bench-trigger bench-writers bench-freshness bench-ingest bench-audit bench-peers bench-scale audit lint lint-format \
 	lint-clippy lint-docs deb test-package test-image
 
@@ -29,6 +29,10 @@ test-api: ## the API as strangers use it: schemathesis against a daemon with a g
 	@scripts/ensure-postgres
 	cargo build --locked
 	scripts/test-api
+
+test-s3: ## reports in a bucket, against a server that speaks S3; installs it from PyPI
+	@scripts/ensure-postgres
+	scripts/test-s3
 
 test-web: ## the pages in a real Chromium, before a real daemon; installs what is missing
 	@scripts/ensure-postgres

@@ -14,13 +14,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload,
-};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use url::Url;
 use uuid::Uuid;
 
+use super::bucket::BucketError;
 use super::{Csv, Format};
 use crate::failpoint;
 
@@ -60,18 +59,24 @@ impl From<Csv> for StoredReport {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// A location of a kind that is not known; holds the scheme of the URL.
-    #[error("expected a directory, a file:// URL or an s3:// URL for reports, found scheme {0:?}")]
+    #[error("expected a directory or a URL with s3://, gs://, az:// or file:// for reports, found scheme {0:?}")]
     Scheme(String),
     /// A `file://` URL that is not a path on this machine.
     #[error("expected a file URL such as file:///var/lib/uptally/csvs")]
     FileUrl,
     /// The location needs a part that was left out of this build; holds the Cargo feature.
-    #[error("reports in s3:// need a build with the Cargo feature {0:?}")]
+    #[error("reports in a bucket of this kind need a build with the Cargo feature {0:?}")]
     Feature(&'static str),
+    /// The URL, or what the environment says of the bucket, cannot be used.
+    #[error("the bucket for reports cannot be used")]
+    BucketSettings(#[source] BucketError),
+    /// The bucket refused or failed.
+    #[error(transparent)]
+    Bucket(BucketError),
     /// The directory cannot be used.
     #[error("expected a directory for reports that can be created and written")]
     Directory(#[source] std::io::Error),
-    /// The object store refused or failed.
+    /// The file system refused or failed.
     #[error("the report archive failed")]
     Files(#[from] object_store::Error),
     /// A local file could not be written.
@@ -89,6 +94,9 @@ impl ArchiveError {
     /// The reason in words that may be shown to anybody: what the operating system said, without
     /// paths, bucket names or requests. The whole chain belongs in the log.
     pub fn public_reason(&self) -> String {
+        if let ArchiveError::Bucket(error) = self {
+            return format!("the report archive failed: {}", error.kind());
+        }
         let mut cause: Option<&(dyn StdError + 'static)> = Some(self);
         while let Some(error) = cause {
             if let Some(io) = error.downcast_ref::<std::io::Error>() {
@@ -104,7 +112,9 @@ impl Archive {
     /// Opens the archive at `location`: a directory (made if it is missing) or a URL. Removes what
     /// writes that were killed half-way have left in a directory.
     ///
-    /// An `s3://bucket/prefix` takes its credentials and region from the usual `AWS_*` variables.
+    /// `s3://bucket/prefix`, `gs://bucket/prefix` and `az://container/prefix` take credentials, region and endpoint from the
+    /// usual variables: `AWS_*`, `GOOGLE_*`, `AZURE_*`. Nothing is asked of the store here: a bucket that is away is a
+    /// report that fails, not a start that does.
     pub fn open(location: &str) -> Result<Self, ArchiveError> {
         match Url::parse(location) {
             Ok(url) if url.scheme() == "file" => {
@@ -131,23 +141,20 @@ impl Archive {
     }
 
     fn open_url(url: &Url) -> Result<Self, ArchiveError> {
-        match ObjectStoreScheme::parse(url) {
-            Ok((ObjectStoreScheme::AmazonS3, _)) if cfg!(feature = "s3") => {}
-            Ok((ObjectStoreScheme::AmazonS3, _)) => return Err(ArchiveError::Feature("s3")),
-            _ => return Err(ArchiveError::Scheme(url.scheme().to_owned())),
-        }
-        // `vars` would panic at a variable that is not text.
-        let options = std::env::vars_os().filter_map(|(key, value)| {
-            let key = key.into_string().ok()?;
-            Some((key, value.into_string().ok()?))
-        });
-        let options = options.filter(|(key, _)| key.starts_with("AWS_"));
-        let (files, prefix) = object_store::parse_url_opts(url, options)?;
+        let (files, prefix) = super::bucket::open(url)?;
         Ok(Archive {
-            files: files.into(),
+            files,
             prefix,
             dir: None,
         })
+    }
+
+    /// What went wrong with a file. Of an object store's errors nothing is kept that may hold a key.
+    fn failed(&self, error: object_store::Error) -> ArchiveError {
+        match self.dir {
+            Some(_) => ArchiveError::Files(error),
+            None => ArchiveError::Bucket(BucketError::from(error)),
+        }
     }
 
     /// Writes a report's file, whole or not at all; replaces an earlier one. In a directory that is
@@ -156,8 +163,8 @@ impl Archive {
     pub async fn put(&self, report_id: Uuid, format: Format, csv: Csv) -> Result<(), ArchiveError> {
         let Some(dir) = self.dir.clone() else {
             let payload: PutPayload = csv.into_iter().collect();
-            self.files.put(&self.path(report_id, format), payload).await?;
-            return Ok(());
+            let put = self.files.put(&self.path(report_id, format), payload).await;
+            return put.map(drop).map_err(|error| self.failed(error));
         };
         let write = move || put_file(&dir, &file_name(report_id, format), &csv);
         let written = tokio::task::spawn_blocking(write).await;
@@ -198,12 +205,15 @@ impl Archive {
         let found = match self.files.get_opts(&self.path(report_id, format), options).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.failed(error)),
         };
         let (csv_bytes, range) = (found.meta.size, found.range);
         let stream = match found.payload {
             GetResultPayload::File(file, _) => read_file(tokio::fs::File::from_std(file), range),
-            GetResultPayload::Stream(stream) => stream.map_err(ArchiveError::from).boxed(),
+            GetResultPayload::Stream(stream) => {
+                let archive = self.clone();
+                stream.map_err(move |error| archive.failed(error)).boxed()
+            }
         };
         Ok(Some(StoredReport { csv_bytes, stream }))
     }
@@ -213,7 +223,7 @@ impl Archive {
         match self.files.head(&self.path(report_id, format)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -221,7 +231,7 @@ impl Archive {
     pub async fn remove(&self, report_id: Uuid, format: Format) -> Result<(), ArchiveError> {
         match self.files.delete(&self.path(report_id, format)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -373,9 +383,15 @@ mod tests {
         ));
         assert!(matches!(open("ftp://host/dir"), ArchiveError::Scheme(s) if s == "ftp"));
         assert!(matches!(open("file://host/dir"), ArchiveError::FileUrl));
-        if !cfg!(feature = "s3") {
-            let text = open("s3://bucket/reports").to_string();
-            assert!(text.contains("feature \"s3\""), "{text}");
+        for (url, feature, is_there) in [
+            ("s3://bucket/reports", "s3", cfg!(feature = "s3")),
+            ("gs://bucket/reports", "gcs", cfg!(feature = "gcs")),
+            ("az://bucket/reports", "azure", cfg!(feature = "azure")),
+        ] {
+            if !is_there {
+                let text = open(url).to_string();
+                assert!(text.contains(&format!("feature {feature:?}")), "{text}");
+            }
         }
     }
 

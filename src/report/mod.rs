@@ -6,6 +6,7 @@
 pub mod csv;
 
 mod archive;
+mod bucket;
 mod days;
 mod figures;
 mod job;
@@ -20,6 +21,7 @@ use chrono::NaiveDate;
 use futures_util::future::BoxFuture;
 
 pub use archive::{Archive, ArchiveError, StoredReport};
+pub use bucket::BucketError;
 pub use csv::Csv;
 pub use days::{DAYS_HEADER, render_days};
 pub use figures::describe_metrics;
