@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .PHONY: help demo demo-live test test-web test-api test-s3 chaos chaos-figures fuzz properties bench bench-baseline bench-instructions \
-	bench-trigger bench-writers bench-freshness bench-ingest bench-audit bench-peers bench-scale audit lint lint-format \
+	bench-trigger bench-days bench-writers bench-freshness bench-ingest bench-audit bench-peers bench-scale audit lint lint-format \
 	lint-clippy lint-docs deb test-package test-image
 
 help: ## this list
@@ -78,6 +78,10 @@ LIVE = cargo bench --locked --bench live --
 bench-trigger: ## from trigger to complete CSV over HTTP; for a million stores BENCH="--stores 1000000 --days 1 --reports 50"
 	@scripts/ensure-postgres
 	$(LIVE) trigger $(BENCH)
+
+bench-days: ## reports over 7 to 365 days beside the usual one, after a year of polls
+	@scripts/ensure-postgres
+	$(LIVE) days $(BENCH)
 
 bench-writers: ## what our trigger and the daemon take from writers, by pgbench, in about 20 minutes
 	@scripts/ensure-postgres

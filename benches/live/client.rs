@@ -48,12 +48,17 @@ impl Client {
 
     /// Triggers a report and gets it.
     pub async fn report(&mut self) -> anyhow::Result<Report> {
+        self.report_of("/trigger_report").await
+    }
+
+    /// The same with options: the path and query of the trigger.
+    pub async fn report_of(&mut self, trigger: &str) -> anyhow::Result<Report> {
         let began = Instant::now();
-        let triggered = self.send(Method::POST, "/trigger_report").await?;
+        let triggered = self.send(Method::POST, trigger).await?;
         let (status, location) = (triggered.status(), triggered.headers().get("location").cloned());
         triggered.collect().await?;
         let answered = began.elapsed();
-        ensure!(status == StatusCode::ACCEPTED, "POST /trigger_report: {status}");
+        ensure!(status == StatusCode::ACCEPTED, "POST {trigger}: {status}");
         let location = location.context("no Location")?.to_str()?.to_owned();
         loop {
             let asked = Instant::now();

@@ -12,6 +12,7 @@ mod audit;
 mod client;
 mod copy;
 mod daemon;
+mod days;
 mod freshness;
 mod ingest;
 mod load;
@@ -74,6 +75,8 @@ enum Command {
     Freshness(freshness::Options),
     /// Rows a second with and without the daemon; its lag; catching up after an overload.
     Ingest(ingest::Options),
+    /// Reports over local days, up to a year, with ratios to a week.
+    Days(days::Options),
     /// Processor time of a daemon that audits and of one that does not, side by side.
     Audit(audit::Options),
 }
@@ -112,6 +115,7 @@ async fn measure(system: &System, common: &Common, command: &Command) -> anyhow:
         Command::Writers(options) => writers::measure(system, options, &mut results).await,
         Command::Freshness(options) => freshness::measure(system, options, &mut results).await,
         Command::Ingest(options) => ingest::measure(system, options, &mut results).await,
+        Command::Days(options) => days::measure(system, options, &mut results).await,
         Command::Audit(options) => audit::measure(system, options, &mut results).await,
     }?;
     results.finish()
